@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The traffic plane: XDP programs that take a tap's packets to the lanes of its group, whole flows to
+ * one lane. Everything in the kernel is pinned below one folder, so packets flow on when the agent
+ * dies; pk_broker_open() takes over what is pinned, without touching the traffic, and renews programs
+ * in place when the binary's are newer.
+ *
+ * Keys are "fleet/tap", "fleet/group" and "fleet/group/lane". One thread at a time.
+ */
+#ifndef PICKET_BROKER_BROKER_H
+#define PICKET_BROKER_BROKER_H
+
+#include <jansson.h>
+
+#include "base/common.h"
+#include "base/error.h"
+
+#define PK_SLOT_COUNT 65537u /* prime, as Maglev asks (Eisenbud et al., NSDI 2016, section 3.4) */
+#define PK_SLOT_RANGES 64u   /* counters are kept per range of slots */
+
+struct pk_broker;
+
+struct pk_broker_options {
+    const char *pin_dir; /* on a bpffs; made with mode 0700 */
+};
+int pk_broker_open(const struct pk_broker_options *options, struct pk_broker **ret_broker,
+                   struct pk_error *err);
+/* Leaves everything pinned and running. */
+void pk_broker_close(struct pk_broker *broker);
+PK_DEFINE_CLEANUP(struct pk_broker, pk_broker_close);
+/* Detaches and unpins everything. */
+int pk_broker_remove_all(struct pk_broker *broker, struct pk_error *err);
+
+/* A lane: host_ifindex is the veth's outer end in the caller's namespace, the inner end is
+ * inner_name in the namespace netns_fd. Attaches the inner XDP program (which turns NAPI on, counts
+ * what arrives, and drops and counts while no tool reads) and the guard on the outer end (nothing the
+ * lane sends gets out; counted). Idempotent; repairs what is missing. */
+int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
+                       int netns_fd, const char *inner_name, struct pk_error *err);
+int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
+/* Are the programs attached? */
+bool pk_broker_lane_intact(struct pk_broker *broker, const char *key);
+/* Whether some tool has a packet socket open in the lane: while not, arrivals count as unread. */
+int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool present,
+                              struct pk_error *err);
+
+struct pk_broker_share {
+    unsigned lane;   /* index in the group; the lane was added before */
+    unsigned weight; /* 1.. ; 0 = gets no slots */
+};
+/* Builds the slot table (Maglev) and swaps it in at once; lanes that stay keep their slots as far as
+ * the shares allow. What cannot be parsed goes to the lane with the lowest index. */
+int pk_broker_group_set(struct pk_broker *broker, const char *key,
+                        const struct pk_broker_share *shares, size_t count, struct pk_error *err);
+int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
+
+/* native, or generic where the driver has no XDP */
+enum pk_xdp_mode { PK_XDP_NONE, PK_XDP_NATIVE, PK_XDP_GENERIC };
+/* Another XDP program on the interface that is not ours: PK_E_CONFLICT, left alone. */
+int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifindex,
+                         const char *group_key, enum pk_xdp_mode *ret_mode, struct pk_error *err);
+int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_error *err);
+bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned ifindex);
+
+/*
+ * All counters as JSON, since the thing was added (they survive the agent):
+ * {"taps":[{"key","packets","bytes","redirected","passed","dropped","reasons":{"non-ip":N,...}}],
+ *  "groups":[{"key","generation","ranges":[{"packets","bytes"}*64]}],
+ *  "lanes":[{"key","slots","sent","sentBytes",     redirected towards the lane by the broker
+ *            "packets","bytes",                    arrived in the lane
+ *            "ringDropped",                        sent - arrived: the lane's receive ring was full
+ *            "unread","blocked"}]}                 arrived while no tool read; tried to leave the lane
+ * dropped of a tap: no group, no lane, or a failed redirect. New reference.
+ */
+json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err);
+
+/* Decides about one packet exactly as the kernel does (same parser and hash source). For replay tests
+ * and benches. *ret_lane = index, *ret_reason = name of the counter it would raise besides packets
+ * ("" = parsed whole). */
+int pk_broker_decide(struct pk_broker *broker, const char *group_key, const void *frame, size_t len,
+                     unsigned *ret_lane, const char **ret_reason, struct pk_error *err);
+
+#endif

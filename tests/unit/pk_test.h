@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmocka with the headers it needs, in the order it needs them. */
+#ifndef PICKET_TESTS_PK_TEST_H
+#define PICKET_TESTS_PK_TEST_H
+
+/* clang-format off */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+/* clang-format on */
+
+#include "base/alloc.h"
+#include "base/error.h"
+
+/* Runs body once for each allocation that it makes, with that one failing, until it makes none that
+ * fails. r is the body's result: it must be PK_E_NOMEM while an allocation failed. */
+#define PK_TEST_EACH_ALLOC_FAILS(r, body)                                                          \
+    do {                                                                                           \
+        for (unsigned long nth_ = 1;; nth_++) {                                                    \
+            assert_true(nth_ < 100000);                                                            \
+            pk_alloc_fail_nth(nth_);                                                               \
+            body;                                                                                  \
+            bool reached_ = pk_alloc_count() >= nth_;                                              \
+            pk_alloc_fail_nth(0);                                                                  \
+            if (!reached_)                                                                         \
+                break;                                                                             \
+            assert_int_equal((r), PK_E_NOMEM);                                                     \
+        }                                                                                          \
+    } while (0)
+
+#endif
