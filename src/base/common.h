@@ -24,7 +24,7 @@
 
 /* Defines name_p(type **), the function that PK_CLEANUP calls, from name(type *). */
 #define PK_DEFINE_CLEANUP(type, name)                                                              \
-    static inline void name##_p(type *pointer)                                                     \
+    static inline void name##_p(type **pointer)                                                    \
     {                                                                                              \
         name(*pointer);                                                                            \
     }                                                                                              \
