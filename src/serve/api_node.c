@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the agent answers, handed on: /v1/node, /v1/plane and replay. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "serve/internal.h"
+
+static int hand_on(struct pk_serve *serve, struct pk_http_request *request, const char *method,
+                   const char *path, const json_t *body, struct pk_error *err)
+{
+    const struct pk_http_client_options options = { .base_url = serve->node_url,
+                                                    .timeout_ms = 20000 };
+    PK_CLEANUP(pk_http_client_free_p) struct pk_http_client *client = NULL;
+    json_t *answer = NULL;
+    int r = pk_http_client_new(&options, &client, err);
+    if (r < 0)
+        return r;
+    r = pk_http_json(client, method, path, body, &answer, err);
+    if (r == PK_E_UNREACHABLE) {
+        (void)pk_fail(err, r, "the agent ('picket node') does not answer");
+        return pk_hint(err, "see its log; 'picket up' or 'systemctl start picket-node' starts it");
+    }
+    if (r < 0)
+        return r;
+    if (answer == NULL)
+        answer = json_object();
+    return pk_http_reply_json_take(request, 200, answer);
+}
+
+int pk_api_node(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return hand_on(arg, request, "GET", "/v1/node", NULL, err);
+}
+
+int pk_api_plane(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return hand_on(arg, request, "GET", "/v1/plane", NULL, err);
+}
+
+static int replay(void *arg, struct pk_http_request *request, const char *method,
+                  const json_t *body, struct pk_error *err)
+{
+    const char *fleet = NULL, *tap = NULL;
+    int r = pk_serve_fleet_param(request, &fleet, err);
+    if (r >= 0)
+        r = pk_serve_name_param(request, "tap", &tap, err);
+    if (r < 0)
+        return r;
+    PK_CLEANUP(pk_free_p) char *path = pk_asprintf("/v1/fleets/%s/taps/%s/replay", fleet, tap);
+    if (path == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    return hand_on(arg, request, method, path, body, err);
+}
+
+int pk_api_replay_get(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return replay(arg, request, "GET", NULL, err);
+}
+
+int pk_api_replay_stop(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return replay(arg, request, "DELETE", NULL, err);
+}
+
+/* The agent opens the files as root: only someone who could read them anyway may name them. That
+ * holds for the unix socket's users, who administrate this machine, and for admin tokens by their
+ * role. */
+int pk_api_replay_start(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    static const char *const keys[] = { "files", "mode", "speed", "pps", "mbps", "loops", NULL };
+    PK_JSON body = NULL;
+    int r = pk_serve_body_object(request, keys, &body, err);
+    if (r < 0)
+        return r;
+    return replay(arg, request, "POST", body, err);
+}
