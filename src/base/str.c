@@ -117,6 +117,53 @@ bool pk_str_is_name(const char *text, size_t max)
     return true;
 }
 
+/* The length of the character at text, 0 if it is malformed or cut. */
+static size_t decode(const unsigned char *text, size_t left, uint32_t *ret_char)
+{
+    static const struct {
+        unsigned char mask, lead;
+        uint32_t least;
+    } forms[] = {
+        { 0x80, 0x00, 0 }, { 0xe0, 0xc0, 0x80 }, { 0xf0, 0xe0, 0x800 }, { 0xf8, 0xf0, 0x10000 }
+    };
+    for (size_t more = 0; more < PK_ARRAY_SIZE(forms); more++) {
+        if ((text[0] & forms[more].mask) != forms[more].lead)
+            continue;
+        if (left < more + 1)
+            return 0;
+        uint32_t c = text[0] & (unsigned char)~forms[more].mask;
+        for (size_t i = 1; i <= more; i++) {
+            if ((text[i] & 0xc0) != 0x80)
+                return 0;
+            c = c << 6 | (text[i] & 0x3f);
+        }
+        if (c < forms[more].least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+            return 0;
+        *ret_char = c;
+        return more + 1;
+    }
+    return 0;
+}
+
+bool pk_str_is_utf8(const char *text, size_t len)
+{
+    uint32_t c;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = decode((const unsigned char *)text + i, len - i, &c);
+        if (n == 0)
+            return false;
+    }
+    return true;
+}
+
+uint32_t pk_utf8_next(const char **text, const char *end)
+{
+    uint32_t c = 0xfffd;
+    size_t n = decode((const unsigned char *)*text, (size_t)(end - *text), &c);
+    *text += PK_MAX(n, (size_t)1);
+    return n == 0 ? 0xfffd : c;
+}
+
 /* Longer words are not compared: the table below stays small whatever is typed. */
 #define CLOSEST_MAX 64
 

@@ -24,6 +24,11 @@ bool pk_str_ends(const char *text, const char *suffix);
 /* A name as fleets, groups, taps and tools have it: [a-z0-9]([-a-z0-9]*[a-z0-9])?, 1 to max bytes. */
 bool pk_str_is_name(const char *text, size_t max);
 
+/* Well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF). NUL is fine. */
+bool pk_str_is_utf8(const char *text, size_t len);
+/* Decodes the character at *text, before end, and moves behind it; a wrong byte gives U+FFFD. */
+uint32_t pk_utf8_next(const char **text, const char *end);
+
 /* The candidate closest to text by Damerau-Levenshtein distance, if it is close enough to be a
  * slip of the pen (distance <= 1 + length/4); else NULL. The result is one of the candidates. */
 const char *pk_str_closest(const char *text, const char *const *candidates, size_t count);
