@@ -39,15 +39,18 @@ struct pk_unit {
     size_t mount_count;
     struct pk_rendered files; /* written below the unit's folder by fleet; mounted read-only */
     char *files_hash;         /* SHA-256 over paths and contents */
-    char *hash;               /* SHA-256 over everything above: label "io.picket.hash" */
+    char *hash;               /* SHA-256 over all but values: label "io.picket.hash" */
     enum pk_probe_kind probe;
     char *probe_socket;       /* on the host, absolute; "" = none */
+    json_t *values;           /* as set, with defaults: names what changed. Not in the hash: a value
+                                 that changes no file and no setting restarts nothing */
 };
+void pk_unit_done(struct pk_unit *unit);
 
 struct pk_lane_desired {
     char *group;
     unsigned index;
-    unsigned mtu; /* 0 = follow the taps */
+    unsigned mtu; /* at least; 0 = follow the taps */
 };
 struct pk_tap_desired {
     char *name, *group;
@@ -75,7 +78,8 @@ struct pk_placement {
     /* Path of a lane's network namespace; pk_free(). */
     char *(*lane_netns)(const char *tag, const char *fleet, const char *group, unsigned index);
     unsigned cpu_count;    /* usable */
-    unsigned reserved_cpus; /* kept for the system with cpu: dedicated */
+    const unsigned *cpus;  /* their numbers; NULL = 0 .. cpu_count - 1 */
+    unsigned reserved_cpus; /* the first ones, kept for the system */
     /* "localhost/picket/suricata:7" -> "sha256:...", PK_E_NOTFOUND with a hint when not built. */
     int (*image_digest)(void *arg, const char *image, char **ret_digest, struct pk_error *err);
     void *image_digest_arg;
@@ -87,44 +91,89 @@ int pk_desired_build(const struct pk_fleet_spec *fleet, const struct pk_catalog 
                      struct pk_errors *errors);
 void pk_desired_free(struct pk_desired *desired);
 PK_DEFINE_CLEANUP(struct pk_desired, pk_desired_free);
+/* What is desired of a fleet that is to go: nothing. NULL = out of memory. */
+struct pk_desired *pk_desired_new_empty(const char *fleet);
 /* Canonical description (sorted, file contents as hashes): what a revision records. New reference. */
 json_t *pk_desired_to_json(const struct pk_desired *desired);
 json_t *pk_unit_to_json(const struct pk_unit *unit);
+/* SHA-256 of what is to run: the description without the units' values. PK_E_NOMEM. */
+int pk_desired_hash(const struct pk_desired *desired, char out[65], struct pk_error *err);
+/* The description with the contents of all files (each once), and back: a revision is frozen when it
+ * is applied, so that neither a newer catalog nor a newer image changes what a repair brings back. */
+json_t *pk_desired_freeze(const struct pk_desired *desired);
+int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struct pk_error *err);
 
 /* What is there: one row per thing of the fleet, found by the engine's labels, the agent's plane and
- * the files on disk. */
+ * the files on disk. A fault is a few words ("namespace is gone"), "" when all is well. */
+struct pk_observed_tap {
+    char *name, *group;
+    enum pk_tap_kind kind;
+    char *interface; /* "" for PK_TAP_REPLAY */
+    unsigned mtu;
+    char *fault;
+};
+struct pk_observed_lane {
+    char *group;
+    unsigned index;
+    unsigned mtu;
+    char *fault;
+};
+struct pk_observed_group {
+    char *name;
+    bool lanes[PK_LANES_MAX]; /* those that have slots */
+};
 struct pk_observed_unit {
-    char *name, *hash; /* hash as labelled; "" when the config files on disk differ from files_hash */
+    char *name, *hash; /* hash as labelled */
     char *group, *tool;
     unsigned lane;
     bool running;
-    bool files_intact;
+    char *fault;       /* other than not running: "config file suricata.yaml edited on disk" */
+    char *stopped;     /* why it does not run: "exit code 1"; "" if unknown or running */
     json_t *unit;      /* the canonical unit it was made from, or NULL; for naming what changed */
 };
 struct pk_observed {
-    struct pk_tap_desired *taps;
+    struct pk_observed_tap *taps;
     size_t tap_count;
-    struct pk_lane_desired *lanes; /* only healthy ones: namespace, interface and program are there */
+    struct pk_observed_lane *lanes;
     size_t lane_count;
-    struct pk_strv groups;
+    struct pk_observed_group *groups;
+    size_t group_count;
     struct pk_observed_unit *units;
     size_t unit_count;
+    /* What was there once as it is desired now ("lane analysis/0", "unit analysis/0/suricata",
+     * "group analysis", "tap uplink"): missing, it is gone; else it is new. */
+    struct pk_strv known;
 };
 void pk_observed_free(struct pk_observed *observed);
 PK_DEFINE_CLEANUP(struct pk_observed, pk_observed_free);
-/* SHA-256 of what a plan depends on: a plan is stale when it differs. */
-void pk_observed_hash(const struct pk_observed *observed, char out[65]);
+/* SHA-256 of what a plan depends on: a plan is stale when it differs. Whether a tool runs right now is
+ * left out: a tool that crashes between plan and apply does not make the plan wrong. PK_E_NOMEM. */
+int pk_observed_hash(const struct pk_observed *observed, char out[65], struct pk_error *err);
 
 enum pk_step_op { PK_STEP_ADD, PK_STEP_CHANGE, PK_STEP_REMOVE };
 enum pk_step_kind { PK_STEP_LANE, PK_STEP_UNIT, PK_STEP_GROUP, PK_STEP_TAP };
+const char *pk_step_op_name(enum pk_step_op op);       /* "add", "change", "remove" */
+const char *pk_step_kind_name(enum pk_step_kind kind); /* "lane", "unit", "group", "tap" */
+
+/* Why a step is there. The first two change what is to be, the others bring back what was. */
+enum pk_step_cause {
+    PK_CAUSE_NEW,     /* newly wanted, or no longer wanted */
+    PK_CAUSE_CHANGED, /* its definition changed */
+    PK_CAUSE_GONE,    /* it was there */
+    PK_CAUSE_FAULT,   /* it is there, but broken */
+    PK_CAUSE_STOPPED, /* a unit that does not run; nothing else is wrong with it */
+};
+const char *pk_step_cause_name(enum pk_step_cause cause);
 
 struct pk_step {
     enum pk_step_op op;
     enum pk_step_kind kind;
+    enum pk_step_cause cause;
     char *name;    /* "analysis/0", "analysis/0/suricata", "analysis", "uplink" */
     char *reason;  /* "new", "values changed: home-net", "container is gone", ... */
     char *traffic; /* effect on traffic in words; "" = none */
-    size_t index;  /* into desired (add, change) or observed (remove) of that kind */
+    size_t index;  /* into desired (add, change) or observed (remove) of that kind; a group: into
+                      desired->groups or observed->groups */
 };
 
 struct pk_plan {
@@ -141,7 +190,8 @@ int pk_plan_make(const struct pk_desired *desired, const struct pk_observed *obs
                  struct pk_plan **ret_plan, struct pk_error *err);
 void pk_plan_free(struct pk_plan *plan);
 PK_DEFINE_CLEANUP(struct pk_plan, pk_plan_free);
-/* {apiVersion, kind:"Plan", id, fleet, traffic, steps:[{op,kind,name,reason,traffic}], ...} */
+/* {apiVersion, kind:"Plan", id, fleet, traffic, summary:{add,change,remove},
+ * steps:[{op,kind,name,cause,reason,traffic}], observedHash, desiredHash} */
 json_t *pk_plan_to_json(const struct pk_plan *plan);
 
 #endif
