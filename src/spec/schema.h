@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of the fleet document, for spec.c and the tests. */
+#ifndef PICKET_SPEC_SCHEMA_H
+#define PICKET_SPEC_SCHEMA_H
+
+#include "spec/fields.h"
+#include "spec/spec.h"
+
+/* Reads into a struct pk_fleet_spec. */
+extern const struct pk_table pk_fleet_table;
+
+/* Patterns and their words, shared with other tables. */
+#define PK_NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+#define PK_NAME_WORDS   "a name (small letters, digits and dashes, at most 40)"
+
+#endif
