@@ -116,7 +116,8 @@ static json_t *row_json(const struct pk_table *table, size_t row, const struct p
         return scalar_json(field, node);
     json_t *list = json_array();
     for (size_t i = 0; i < node->count && list != NULL; i++)
-        if (json_array_append_new(list, row_json(table, row + 1, node->items[i], with_defaults)) < 0) {
+        if (json_array_append_new(list, row_json(table, row + 1, node->items[i], with_defaults)) <
+            0) {
             json_decref(list);
             list = NULL;
         }
@@ -162,8 +163,8 @@ static void map_schema(const struct pk_table *table, size_t row, json_t *schema)
     }
     /* A map without obligatory keys may be left empty: "store:". */
     bool may_be_null = json_array_size(required) == 0 && json_array_size(one_of) == 0;
-    (void)set(schema, "type", may_be_null ? json_pack("[ss]", "object", "null")
-                                          : json_string("object"));
+    (void)set(schema, "type",
+              may_be_null ? json_pack("[ss]", "object", "null") : json_string("object"));
     (void)set(schema, "properties", properties);
     if (json_array_size(required) > 0)
         (void)json_object_set(schema, "required", required);
@@ -238,31 +239,18 @@ static json_t *row_schema(const struct pk_table *table, size_t row)
     return schema;
 }
 
-static bool complete(const json_t *json);
-
 json_t *pk_table_json_schema(const struct pk_table *table)
 {
     json_t *schema = json_object(), *body = row_schema(table, 0);
     (void)set(schema, "$schema", json_string("https://json-schema.org/draft/2020-12/schema"));
     (void)set(schema, "$id", json_string(table->schema_id));
     (void)set(schema, "title", json_string(table->title));
-    if (schema == NULL || body == NULL || json_object_update(schema, body) < 0 ||
-        !complete(schema)) {
+    if (schema == NULL || body == NULL || json_object_update(schema, body) < 0) {
         json_decref(schema);
         schema = NULL;
     }
     json_decref(body);
     return schema;
-}
-
-/* Setting a member fails only without memory; one look at the whole finds it. */
-static bool complete(const json_t *json)
-{
-    static const char *const always[] = { "$schema", "$id", "title", "type", "properties" };
-    for (size_t i = 0; i < PK_ARRAY_SIZE(always); i++)
-        if (json_object_get(json, always[i]) == NULL)
-            return false;
-    return true;
 }
 
 /* ---- reference page ---- */
@@ -324,49 +312,47 @@ struct example {
     struct pk_buf out;
 };
 
-static void indent(struct example *example, unsigned depth, bool commented)
+/* commented: 0, or the depth at which the comment sign stands. */
+static void indent(struct example *example, unsigned depth, unsigned commented)
 {
-    if (commented)
-        pk_buf_puts(&example->out, "# ");
     for (unsigned i = 0; i < depth; i++)
-        pk_buf_puts(&example->out, "  ");
+        pk_buf_puts(&example->out, commented != 0 && i == commented ? "#   " : "  ");
+    if (commented != 0 && commented == depth)
+        pk_buf_puts(&example->out, "# ");
 }
 
-/* Writes the keys of a map row. dash: the first key is on the line of its element's dash. Of keys that
- * exclude each other the first is written, the others only as comments. */
+/* Writes the keys of a map row. dash: the first key is on the line of its element's dash. Of keys
+ * that exclude each other the first is written, the others only as comments. */
 static void example_keys(struct example *example, size_t row, unsigned depth, bool dash,
-                         bool commented)
+                         unsigned commented)
 {
     const struct pk_table *table = example->table;
     bool chosen = false;
     for (size_t k = pk_field_next_key(table, row, row); k < table->count;
          k = pk_field_next_key(table, row, k)) {
         const struct pk_field *field = &table->fields[k];
-        bool other = commented || ((field->flags & PK_FIELD_ONE_OF) && chosen);
+        bool instead = commented == 0 && (field->flags & PK_FIELD_ONE_OF) && chosen;
+        unsigned at = dash ? depth - 1 : depth, sign = instead ? at : commented;
         chosen = chosen || (field->flags & PK_FIELD_ONE_OF);
-        indent(example, dash ? depth - 1 : depth, false);
+        indent(example, at, commented);
         pk_buf_printf(&example->out, "# %s%s\n", field->help,
-                      other && !commented ? " Instead of the above:" : "");
-        indent(example, dash ? depth - 1 : depth, other);
+                      instead ? " Instead of the above:" : "");
+        indent(example, at, sign);
         pk_buf_printf(&example->out, "%s%s:", dash ? "- " : "", pk_field_key(field));
         dash = false;
-        bool nested = field->type == PK_FIELD_MAP ||
-                      (field->type == PK_FIELD_LIST && (field + 1)->type == PK_FIELD_MAP);
-        if (!nested) {
+        bool list = field->type == PK_FIELD_LIST && (field + 1)->type == PK_FIELD_MAP;
+        if (!list && field->type != PK_FIELD_MAP) {
             pk_buf_printf(&example->out, " %s\n", field->example != NULL ? field->example : "[]");
             continue;
         }
         pk_buf_putc(&example->out, '\n');
-        if (field->type == PK_FIELD_MAP)
-            example_keys(example, k, depth + 1, false, other);
-        else
-            example_keys(example, k + 1, depth + 2, true, other);
+        example_keys(example, list ? k + 1 : k, list ? depth + 2 : depth + 1, list, sign);
     }
 }
 
 char *pk_table_example(const struct pk_table *table)
 {
     struct example example = { .table = table, .out = PK_BUF_INIT(TEXT_MAX) };
-    example_keys(&example, 0, 0, false, false);
+    example_keys(&example, 0, 0, false, 0);
     return pk_buf_take(&example.out);
 }

@@ -349,8 +349,9 @@ static bool read_choice(struct reader *reader, const struct pk_field *field,
     else
         (void)snprintf(hint, sizeof(hint), "write %s",
                        pk_field_expects(field, expected, sizeof(expected)));
-    fault(reader, node, hint, "%s: %s is not one of: %s", where->text,
-          pk_quote(node->text, quoted, sizeof(quoted)), field->choices);
+    fault(reader, node, hint, "%s: %s is not %s", where->text,
+          pk_quote(node->text, quoted, sizeof(quoted)),
+          pk_field_expects(field, expected, sizeof(expected)));
     return false;
 }
 
@@ -531,9 +532,12 @@ static void read_map(struct reader *reader, size_t row, const struct pk_node *no
             if (value == NULL)
                 continue;
         } else if (value == NULL && (field->flags & PK_FIELD_REQUIRED) && node != NULL) {
-            (void)snprintf(hint, sizeof(hint), "add %s:%s%s", key,
-                           field->example != NULL ? " " : "",
-                           field->example != NULL ? field->example : "");
+            const char *example = field->example;
+            bool list = field->type == PK_FIELD_LIST && example == NULL;
+            if (list)
+                example = (field + 1)->example;
+            (void)snprintf(hint, sizeof(hint), "add %s:%s%s%s%s", key, example != NULL ? " " : "",
+                           list ? "[" : "", example != NULL ? example : "", list ? "]" : "");
             fault(reader, at, hint, "%s is missing", inner.text);
             continue;
         }
@@ -542,7 +546,7 @@ static void read_map(struct reader *reader, size_t row, const struct pk_node *no
     if (alternatives[0] != '\0' && one == NULL && node != NULL) {
         char hint[256];
         (void)snprintf(hint, sizeof(hint), "add %s", alternatives);
-        fault(reader, at, hint, "%s: neither %s is there", where->text, alternatives);
+        fault(reader, at, hint, "%s: %s is missing", where->text, alternatives);
     }
 }
 

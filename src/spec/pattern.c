@@ -369,7 +369,7 @@ static int sequence(struct compiler *c, unsigned *ret_node)
 
 static int alternatives(struct compiler *c, unsigned *ret_node)
 {
-    unsigned all, one;
+    unsigned all = 0, one = 0;
     int r = sequence(c, &all);
     while (r == 0 && *c->at == '|') {
         c->at++;
@@ -396,7 +396,7 @@ static int generate(struct compiler *c, unsigned index);
 /* x{2,4} becomes x x (x (x)?)?; x{2,} becomes x x, then a loop over x that may be left at once. */
 static int generate_repeat(struct compiler *c, const struct node *node)
 {
-    unsigned split, jump;
+    unsigned split = 0, jump = 0;
     int r = 0;
     for (unsigned i = 0; i < node->min && r == 0; i++)
         r = generate(c, node->left);
@@ -428,7 +428,7 @@ static int generate_repeat(struct compiler *c, const struct node *node)
 static int generate(struct compiler *c, unsigned index)
 {
     const struct node *node = &c->nodes[index];
-    unsigned at, jump;
+    unsigned at = 0, jump = 0;
     int r;
     if (++c->steps > EMIT_MAX)
         return pk_fail(c->err, PK_E_INVALID, "pattern: too large");
@@ -475,7 +475,7 @@ static int compile(const char *pattern, struct compiler *c, struct pk_error *err
     c->ranges = pk_zalloc_array(RANGES_MAX, sizeof(c->ranges[0]));
     if (c->nodes == NULL || c->program == NULL || c->ranges == NULL)
         return pk_fail(err, PK_E_NOMEM, "pattern: out of memory");
-    unsigned root, match;
+    unsigned root = 0, match = 0;
     int r = alternatives(c, &root);
     if (r == 0 && *c->at != '\0')
         r = bad(c, PK_E_INVALID, "')' without '('");

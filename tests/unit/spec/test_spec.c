@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "pk_test.h"
+
+#include "spec/schema.h"
+
+static const char *const small = "apiVersion: picket.dev/v1alpha1\n"
+                                 "kind: Fleet\n"
+                                 "metadata: {name: f}\n"
+                                 "spec:\n"
+                                 "  taps: [{name: t, replay: }]\n"
+                                 "  groups: [{name: g, taps: [t], tools: [{package: suricata@7}]}]\n";
+
+static struct pk_fleet_spec *parse_good(const char *text)
+{
+    struct pk_errors errors = { 0 };
+    struct pk_fleet_spec *fleet = NULL;
+    if (pk_spec_parse("good.yaml", text, strlen(text), &fleet, &errors) < 0)
+        print_error("%u:%u: %s\n", errors.list[0].line, errors.list[0].col, errors.list[0].msg);
+    assert_non_null(fleet);
+    assert_int_equal(errors.count, 0);
+    return fleet;
+}
+
+static void test_defaults_are_filled_in(void **state)
+{
+    (void)state;
+    PK_CLEANUP(pk_spec_free_p) struct pk_fleet_spec *fleet = parse_good(small);
+    assert_string_equal(fleet->name, "f");
+    assert_int_equal(fleet->tap_count, 1);
+    assert_int_equal(fleet->taps[0].kind, PK_TAP_REPLAY);
+    assert_int_equal(fleet->taps[0].mtu, 9000);
+    assert_null(fleet->taps[0].interface);
+    assert_int_equal(fleet->group_count, 1);
+    assert_int_equal(fleet->groups[0].lanes, 0);
+    assert_int_equal(fleet->groups[0].cpu, PK_CPU_SHARED);
+    assert_int_equal(fleet->groups[0].taps.count, 1);
+    assert_string_equal(fleet->groups[0].taps.list[0], "t");
+    const struct pk_tool_spec *tool = &fleet->groups[0].tools[0];
+    assert_string_equal(tool->name, "suricata");
+    assert_string_equal(tool->package, "suricata");
+    assert_string_equal(tool->version, "7");
+    assert_true(tool->memory_bytes == 2ull << 30);
+    assert_true(json_is_object(tool->values));
+    assert_null(tool->values_node);
+    assert_int_equal(tool->package_pos.line, 6);
+    assert_int_equal(tool->package_pos.col, 51);
+    assert_true(fleet->store.retain == 30 * 86400 * PK_NSEC_PER_SEC);
+    assert_true(fleet->store.max_bytes == 50ull << 30);
+    assert_true(fleet->store.seal_after == 5 * PK_NSEC_PER_SEC);
+}
+
+static void test_example_is_valid_and_has_every_key(void **state)
+{
+    (void)state;
+    PK_CLEANUP(pk_spec_free_p) struct pk_fleet_spec *fleet = parse_good(pk_spec_example());
+    for (size_t i = 1; i < pk_fleet_table.count; i++) {
+        const char *key = pk_field_key(&pk_fleet_table.fields[i]);
+        char with_colon[64];
+        (void)snprintf(with_colon, sizeof(with_colon), "%s:", key);
+        if (strchr(key, '[') == NULL && strstr(pk_spec_example(), with_colon) == NULL)
+            fail_msg("the example lacks %s", pk_fleet_table.fields[i].path);
+    }
+}
+
+static void test_canonical_print_is_stable(void **state)
+{
+    (void)state;
+    const char *texts[] = { small, pk_spec_example() };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(texts); i++)
+        for (int defaults = 0; defaults < 2; defaults++) {
+            PK_CLEANUP(pk_spec_free_p) struct pk_fleet_spec *fleet = parse_good(texts[i]);
+            PK_CLEANUP(pk_free_p) char *once = pk_spec_to_yaml(fleet, defaults != 0);
+            assert_non_null(once);
+            PK_CLEANUP(pk_spec_free_p) struct pk_fleet_spec *again = parse_good(once);
+            PK_CLEANUP(pk_free_p) char *twice = pk_spec_to_yaml(again, defaults != 0);
+            assert_string_equal(once, twice);
+        }
+}
+
+static void test_every_allocation_may_fail(void **state)
+{
+    (void)state;
+    int r = 0;
+    PK_TEST_EACH_ALLOC_FAILS(r, {
+        struct pk_errors errors = { 0 };
+        struct pk_fleet_spec *fleet = NULL;
+        r = pk_spec_parse("good.yaml", small, strlen(small), &fleet, &errors);
+        assert_true((r == 0) == (fleet != NULL));
+        pk_spec_free(fleet);
+        pk_errors_done(&errors);
+    });
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults_are_filled_in),
+        cmocka_unit_test(test_example_is_valid_and_has_every_key),
+        cmocka_unit_test(test_canonical_print_is_stable),
+        cmocka_unit_test(test_every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
