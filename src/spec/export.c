@@ -72,6 +72,7 @@ static json_t *map_json(const struct pk_table *table, size_t row, const struct p
                         bool with_defaults)
 {
     json_t *map = json_object();
+    bool chosen = node != NULL; /* of keys that exclude each other, the first is the default */
     for (size_t k = pk_field_next_key(table, row, row); k < table->count && map != NULL;
          k = pk_field_next_key(table, row, k)) {
         const struct pk_field *field = &table->fields[k];
@@ -80,7 +81,7 @@ static json_t *map_json(const struct pk_table *table, size_t row, const struct p
         json_t *json = NULL;
         if (value != NULL) {
             json = row_json(table, k, value, with_defaults);
-        } else if (!with_defaults || ((field->flags & PK_FIELD_ONE_OF) && node != NULL)) {
+        } else if (!with_defaults || ((field->flags & PK_FIELD_ONE_OF) && chosen)) {
             continue;
         } else if (field->type == PK_FIELD_MAP) {
             json = map_json(table, k, NULL, true);
@@ -96,6 +97,7 @@ static json_t *map_json(const struct pk_table *table, size_t row, const struct p
         } else {
             continue;
         }
+        chosen = chosen || (field->flags & PK_FIELD_ONE_OF);
         if (json_object_set_new(map, key, json) < 0) {
             json_decref(map);
             map = NULL;

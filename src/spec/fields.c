@@ -529,7 +529,8 @@ static void read_map(struct reader *reader, size_t row, const struct pk_node *no
                 continue;
             }
             one = value != NULL ? value : one;
-            if (value == NULL)
+            /* All absent: the defaults are those of the first alternative. */
+            if (value == NULL && (node != NULL || strcmp(alternatives, key) != 0))
                 continue;
         } else if (value == NULL && (field->flags & PK_FIELD_REQUIRED) && node != NULL) {
             const char *example = field->example;
