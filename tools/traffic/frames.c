@@ -125,7 +125,7 @@ static void tcp_segment(struct conversation *c, enum direction direction, unsign
         put32(segment + 8, to_server ? c->server_seq : c->client_seq);
     segment[12] = 5 << 4;
     segment[13] = (uint8_t)flags;
-    put16(segment + 14, 64240);
+    put16(segment + 14, c->window != 0 ? c->window : 64240);
     if (len > 0)
         memcpy(segment + 20, data, len);
     emit(c, direction, 6, segment, 20 + len, 16);

@@ -70,7 +70,7 @@ static void web_attack(struct conversation *c)
 {
     static const char *const agent = "Mozilla/5.0";
     c->server_port = 80;
-    switch (traffic_below(c->capture, 6)) {
+    switch (traffic_below(c->capture, 8)) {
     case 0:
         http_get(c, "www.shop.example", "/download?file=../../../../etc/passwd", agent, "200 OK",
                  "root:x:0:0:root:/root:/bin/bash\n");
@@ -90,6 +90,16 @@ static void web_attack(struct conversation *c)
     case 4:
         http_get(c, "www.shop.example", "/search?q=%3Cscript%3Ealert(1)%3C/script%3E", agent,
                  "200 OK", "<script>alert(1)</script>");
+        break;
+    case 5:
+        http_get(c, "intranet.example", "/.git/config", "Mozilla/5.00 (Nikto/2.5.0)", "200 OK",
+                 "[core]\n");
+        break;
+    case 6:
+        http_exchange(c,
+                      "GET /private HTTP/1.1\r\nHost: intranet.example\r\n"
+                      "Authorization: Basic YW5uOnNlY3JldA==\r\nConnection: close\r\n\r\n",
+                      "200 OK", "<title>Index of /private</title>");
         break;
     default:
         http_get(c, "updates.example", "/setup.exe", "Wget/1.21", "200 OK",
@@ -168,9 +178,9 @@ static void dns_bad(struct conversation *c)
 {
     c->server_port = 53;
     if (traffic_below(c->capture, 2) == 0)
-        dns_exchange(c, "beacon.c2-server.example", 1, true);
+        dns_exchange(c, "beacon.malware.picket.test", 1, true);
     else
-        dns_exchange(c, "dGhpcyBpcyBub3QgYSBuYW1lIGJ1dCBkYXRh.tunnel.example", 16, true);
+        dns_exchange(c, "dGhpcyBpcyBub3QgYSBuYW1lIGJ1dCBkYXRhIHRoYXQgbGVha3M0.tunnel.example", 16, true);
 }
 
 /* ---- TLS 1.2: a handshake in the clear as far as it is, then bytes nobody can read ---- */
@@ -291,7 +301,7 @@ static void tls(struct conversation *c)
 
 static void tls_bad(struct conversation *c)
 {
-    tls_exchange(c, "panel.c2-server.example");
+    tls_exchange(c, "panel.malware.picket.test");
 }
 
 /* ---- SSH as far as it is in the clear: banners and key exchange offers ---- */
@@ -348,7 +358,7 @@ static void ssh(struct conversation *c)
 
 static void ssh_tool(struct conversation *c)
 {
-    ssh_exchange(c, "SSH-2.0-libssh2_1.4.3\r\n");
+    ssh_exchange(c, "SSH-2.0-libssh_0.9.6\r\n");
 }
 
 /* ---- mail ---- */
@@ -397,6 +407,7 @@ static void scan(struct conversation *c)
     static const uint16_t doors[] = { 21,  22,  23,   25,   53,   80,   110,  111,  135,  139,
                                       143, 389, 443,  445,  465,  587,  993,  995,  1433, 1521,
                                       2049, 3306, 3389, 5432, 5900, 6379, 8080, 8443, 9200, 27017 };
+    c->window = 1024; /* as Nmap's SYN scan has it */
     for (size_t i = 0; i < PK_ARRAY_SIZE(doors); i++) {
         c->server_port = doors[i];
         c->client_port++;

@@ -33,6 +33,7 @@ struct conversation {
     pk_nsec now, rtt;
     uint32_t client_seq, server_seq; /* TCP: next to send */
     uint16_t ip_id;
+    uint16_t window; /* TCP; 0 = a usual one */
 };
 
 uint64_t traffic_random(struct capture *capture);
