@@ -8,7 +8,7 @@
 
 #include "base/alloc.h"
 
-#define MSS 1360u
+#define MSS     1360u
 #define TCP_FIN 0x01u
 #define TCP_SYN 0x02u
 #define TCP_RST 0x04u
@@ -107,9 +107,10 @@ static void emit(struct conversation *c, enum direction direction, unsigned prot
         capture->frames = grown;
         capture->capacity = capacity;
     }
-    capture->frames[capture->count] = (struct frame){
-        .when = c->now, .order = capture->count, .len = (uint32_t)PK_MAX(total, (size_t)60), .data = frame
-    };
+    capture->frames[capture->count] = (struct frame){ .when = c->now,
+                                                      .order = capture->count,
+                                                      .len = (uint32_t)PK_MAX(total, (size_t)60),
+                                                      .data = frame };
     capture->count++;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* traffic OUT.pcap [--flows N] [--seconds N] [--seed N] [--ipv6 PERCENT] [--vlan PERCENT] [--list] */
+/* traffic OUT.pcap [--flows N] [--seconds N] [--seed N] [--ipv6 PERCENT] [--vlan PERCENT] [--list]
+ */
 #include "traffic.h"
 
 #include <stdio.h>
@@ -139,16 +140,18 @@ int main(int argc, char **argv)
     qsort(capture.frames, capture.count, sizeof(*capture.frames), by_time);
 
     struct pk_error err;
-    PK_CLEANUP(pk_pcap_writer_close_p) struct pk_pcap_writer *writer = NULL;
-    int r = pk_pcap_writer_open(out, &writer, &err);
+    PK_CLEANUP(pk_pcap_writer_free_p) struct pk_pcap_writer *writer = NULL;
+    int r = pk_pcap_create(out, &writer, &err);
     uint64_t bytes = 0;
     /* 2026-01-01T00:00:00Z: a fixed start makes equal seeds give equal files. */
     pk_nsec start = 1767225600LL * PK_NSEC_PER_SEC;
     for (size_t i = 0; r >= 0 && i < capture.count; i++) {
         const struct frame *frame = &capture.frames[i];
-        r = pk_pcap_write(writer, start + frame->when, frame->data, frame->len, frame->len, &err);
+        r = pk_pcap_write(writer, start + frame->when, frame->data, frame->len, &err);
         bytes += frame->len;
     }
+    if (r >= 0)
+        r = pk_pcap_flush(writer, &err);
     if (r < 0) {
         (void)fprintf(stderr, "traffic: %s\n", err.msg);
         return 1;

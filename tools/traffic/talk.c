@@ -180,7 +180,8 @@ static void dns_bad(struct conversation *c)
     if (traffic_below(c->capture, 2) == 0)
         dns_exchange(c, "beacon.malware.picket.test", 1, true);
     else
-        dns_exchange(c, "dGhpcyBpcyBub3QgYSBuYW1lIGJ1dCBkYXRhIHRoYXQgbGVha3M0.tunnel.example", 16, true);
+        dns_exchange(c, "dGhpcyBpcyBub3QgYSBuYW1lIGJ1dCBkYXRhIHRoYXQgbGVha3M0.tunnel.example", 16,
+                     true);
 }
 
 /* ---- TLS 1.2: a handshake in the clear as far as it is, then bytes nobody can read ---- */
@@ -220,7 +221,9 @@ static size_t client_hello(struct conversation *c, const char *name, uint8_t *ou
     size_t extensions = 9 + len + 8 + 6;
     hello[at++] = (uint8_t)(extensions >> 8);
     hello[at++] = (uint8_t)extensions;
-    const uint8_t sni[] = { 0, 0, 0, (uint8_t)(len + 5), 0, (uint8_t)(len + 3), 0, 0, (uint8_t)len };
+    const uint8_t sni[] = {
+        0, 0, 0, (uint8_t)(len + 5), 0, (uint8_t)(len + 3), 0, 0, (uint8_t)len
+    };
     memcpy(hello + at, sni, sizeof(sni));
     at += sizeof(sni);
     memcpy(hello + at, name, len);
@@ -309,9 +312,16 @@ static void tls_bad(struct conversation *c)
 static size_t ssh_offer(struct conversation *c, uint8_t *out)
 {
     static const char *const lists[] = {
-        "curve25519-sha256,diffie-hellman-group14-sha256", "ssh-ed25519,rsa-sha2-512",
-        "aes256-gcm@openssh.com,aes256-ctr", "aes256-gcm@openssh.com,aes256-ctr",
-        "hmac-sha2-256", "hmac-sha2-256", "none", "none", "", "",
+        "curve25519-sha256,diffie-hellman-group14-sha256",
+        "ssh-ed25519,rsa-sha2-512",
+        "aes256-gcm@openssh.com,aes256-ctr",
+        "aes256-gcm@openssh.com,aes256-ctr",
+        "hmac-sha2-256",
+        "hmac-sha2-256",
+        "none",
+        "none",
+        "",
+        "",
     };
     size_t at = 6;
     out[5] = 20;
@@ -404,8 +414,8 @@ static void ping(struct conversation *c)
 /* One host knocks at many doors of another. */
 static void scan(struct conversation *c)
 {
-    static const uint16_t doors[] = { 21,  22,  23,   25,   53,   80,   110,  111,  135,  139,
-                                      143, 389, 443,  445,  465,  587,  993,  995,  1433, 1521,
+    static const uint16_t doors[] = { 21,   22,   23,   25,   53,   80,   110,  111,  135,  139,
+                                      143,  389,  443,  445,  465,  587,  993,  995,  1433, 1521,
                                       2049, 3306, 3389, 5432, 5900, 6379, 8080, 8443, 9200, 27017 };
     c->window = 1024; /* as Nmap's SYN scan has it */
     for (size_t i = 0; i < PK_ARRAY_SIZE(doors); i++) {
@@ -426,9 +436,9 @@ static void ntp(struct conversation *c)
 }
 
 const struct kind traffic_kinds[] = {
-    { "web", 30, web },          { "dns", 30, dns }, { "tls", 18, tls },   { "ssh", 5, ssh },
-    { "mail", 3, mail },         { "ntp", 3, ntp },  { "ping", 3, ping },  { "scan", 1, scan },
-    { "web-attack", 3, web_attack }, { "dns-bad", 2, dns_bad }, { "tls-bad", 1, tls_bad },
-    { "ssh-tool", 1, ssh_tool },
+    { "web", 30, web },        { "dns", 30, dns },        { "tls", 18, tls },
+    { "ssh", 5, ssh },         { "mail", 3, mail },       { "ntp", 3, ntp },
+    { "ping", 3, ping },       { "scan", 1, scan },       { "web-attack", 3, web_attack },
+    { "dns-bad", 2, dns_bad }, { "tls-bad", 1, tls_bad }, { "ssh-tool", 1, ssh_tool },
 };
 const size_t traffic_kind_count = PK_ARRAY_SIZE(traffic_kinds);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Makes captures for the demo and the tests: conversations with correct checksums, sequence numbers and
- * times, interleaved as on a wire. Everything follows from the seed.
+ * Makes captures for the demo and the tests: conversations with correct checksums, sequence numbers
+ * and times, interleaved as on a wire. Everything follows from the seed.
  */
 #ifndef PICKET_TOOLS_TRAFFIC_H
 #define PICKET_TOOLS_TRAFFIC_H
@@ -28,7 +28,7 @@ struct conversation {
     bool ipv6;
     uint8_t client[16], server[16];
     uint16_t client_port, server_port;
-    unsigned vlans;      /* 0..2 tags */
+    unsigned vlans; /* 0..2 tags */
     uint16_t vlan[2];
     pk_nsec now, rtt;
     uint32_t client_seq, server_seq; /* TCP: next to send */
