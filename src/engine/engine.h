@@ -26,14 +26,14 @@ struct pk_unit_status {
     pid_t pid;          /* 0 when not running */
     pk_nsec started_at; /* 0 = never */
     char *image_digest;
-    json_t *unit;       /* label io.picket.unit parsed, or NULL */
+    json_t *unit; /* label io.picket.unit parsed, or NULL */
 };
 void pk_unit_status_list_free(struct pk_unit_status *list, size_t count);
 
 struct pk_engine;
 
 struct pk_engine_info {
-    char name[16];    /* "podman", "fake" */
+    char name[16]; /* "podman", "fake" */
     char version[32];
     char runtime[32]; /* "runc 1.1.5" */
     char cgroups[16]; /* "v1", "v2", "hybrid" */
@@ -71,8 +71,8 @@ struct pk_engine {
 void pk_engine_free(struct pk_engine *engine); /* NULL is fine */
 PK_DEFINE_CLEANUP(struct pk_engine, pk_engine_free);
 
-/* tag: of pk_paths, becomes label io.picket.instance. socket: path of libpod's REST socket. Does not
- * connect yet. */
+/* tag: of pk_paths, becomes label io.picket.instance. socket: path of libpod's REST socket. Does
+ * not connect yet. */
 int pk_engine_podman_new(const char *socket, const char *tag, struct pk_engine **ret_engine,
                          struct pk_error *err);
 /* In memory. Units "run" until told otherwise; see engine/fake/fake.h for its levers. */
