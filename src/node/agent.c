@@ -109,7 +109,7 @@ static int group_ensure(struct pk_agent *agent, struct pk_group *group, struct p
     group->detail[0] = '\0';
     if (r < 0) {
         (void)pk_wrap(err, "group %s", group->key);
-        (void)snprintf(group->detail, sizeof(group->detail), "%s", err->msg);
+        (void)snprintf(group->detail, sizeof(group->detail), "%.199s", err->msg);
     }
     return r;
 }

@@ -52,7 +52,7 @@ static void driver_of(const char *name, bool is_veth, char *out, size_t size)
     }
     target[n] = '\0';
     const char *slash = strrchr(target, '/');
-    (void)snprintf(out, size, "%s", slash != NULL ? slash + 1 : target);
+    (void)snprintf(out, size, "%.63s", slash != NULL ? slash + 1 : target);
 }
 
 struct listing {

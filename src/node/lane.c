@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fs.h"
 #include "base/log.h"
 #include "node/agent.h"
 
@@ -139,7 +140,7 @@ int pk_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
     }
     (void)pk_wrap(err, "lane %s", lane->key);
     if (err != NULL)
-        (void)snprintf(lane->detail, sizeof(lane->detail), "%s", err->msg);
+        (void)snprintf(lane->detail, sizeof(lane->detail), "%.199s", err->msg);
     return r;
 }
 
@@ -168,7 +169,7 @@ void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
     if (r == 0)
         r = pk_broker_lane_set_reader(agent->broker, lane->key, reader, &err);
     if (r < 0) {
-        (void)snprintf(lane->detail, sizeof(lane->detail), "%s", err.msg);
+        (void)snprintf(lane->detail, sizeof(lane->detail), "%.199s", err.msg);
         lane->working = false;
         return;
     }

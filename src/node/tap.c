@@ -76,7 +76,7 @@ static int ensure_interface(struct pk_agent *agent, struct pk_tap *tap, struct p
         r = pk_offloads_set(agent->ioctl_fd, tap->interface, on & PK_OFFLOADS_TAP, false, &fault);
         /* A driver that cannot is no reason to see nothing; GET /v1/plane tells it. */
         if (r == PK_E_UNSUPPORTED) {
-            (void)snprintf(tap->detail, sizeof(tap->detail), "%s", fault.msg);
+            (void)snprintf(tap->detail, sizeof(tap->detail), "%.199s", fault.msg);
             r = 0;
         } else if (r < 0 && err != NULL) {
             *err = fault;
@@ -165,7 +165,7 @@ int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     }
     (void)pk_wrap(err, "tap %s", tap->key);
     if (err != NULL)
-        (void)snprintf(tap->detail, sizeof(tap->detail), "%s", err->msg);
+        (void)snprintf(tap->detail, sizeof(tap->detail), "%.199s", err->msg);
     return r;
 }
 
