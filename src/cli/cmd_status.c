@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* picket status: what runs, what it counts, and what is wrong with it. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "base/time.h"
+#include "cli/client.h"
+#include "cli/commands.h"
+
+struct status_args {
+    bool watch;
+    pk_nsec interval;
+};
+static const struct status_args defaults = { .interval = 2 * PK_NSEC_PER_SEC };
+static const struct pk_opt opts[] = {
+    { "watch", 'w', PK_OPT_FLAG, NULL, offsetof(struct status_args, watch),
+      "print again and again, with rates", NULL },
+    { "interval", 0, PK_OPT_DURATION, "SPAN", offsetof(struct status_args, interval),
+      "how often, with --watch (2s)", NULL },
+};
+
+static const struct pk_table_column tap_columns[] = {
+    { "TAP", "name", 1, false, NULL },       { "INTERFACE", "interface", 1, false, NULL },
+    { "STATE", "state", 1, false, "state" }, { "MODE", "mode", 0, false, NULL },
+    { "PACKETS", "packets", 1, true, NULL }, { "BYTES", "bytes", 2, true, "bytes" },
+    { "DROPPED", "dropped", 1, true, NULL }, { "PACKETS/S", "rate", 2, true, "count" },
+};
+static const struct pk_table_column lane_columns[] = {
+    { "LANE / TOOL", "name", 1, false, NULL }, { "VERSION", "version", 3, false, NULL },
+    { "STATE", "state", 1, false, "state" },   { "SLOTS", "slots", 3, true, NULL },
+    { "PACKETS", "packets", 1, true, NULL },   { "BYTES", "bytes", 2, true, "bytes" },
+    { "DROPPED", "dropped", 1, true, NULL },   { "RESTARTS", "restarts", 2, true, NULL },
+    { "PACKETS/S", "rate", 2, true, "count" },
+};
+
+/* Counters of the last round by name, for the rates of --watch. */
+struct watch {
+    bool on;
+    json_t *last; /* {"tap/x": packets, ...} */
+    pk_nsec last_at, now;
+};
+
+static void add_rate(struct watch *watch, json_t *counters, const char *kind, const char *name,
+                     json_t *row)
+{
+    const json_t *packets = json_object_get(row, "packets");
+    if (!watch->on || !json_is_integer(packets))
+        return;
+    PK_CLEANUP(pk_free_p) char *key = pk_asprintf("%s %s", kind, name);
+    if (key == NULL)
+        return;
+    json_int_t now = json_integer_value(packets);
+    (void)json_object_set_new(counters, key, json_integer(now));
+    const json_t *last = json_object_get(watch->last, key);
+    double seconds = (double)(watch->now - watch->last_at) / (double)PK_NSEC_PER_SEC;
+    /* A counter that went back belongs to a tool that was restarted. */
+    if (last == NULL || seconds <= 0 || now < json_integer_value(last))
+        return;
+    double rate = (double)(now - json_integer_value(last)) / seconds;
+    (void)json_object_set_new(row, "rate", json_integer((json_int_t)(rate + 0.5)));
+}
+
+static json_t *tap_rows(struct watch *watch, json_t *counters, const json_t *status)
+{
+    json_t *rows = json_array();
+    size_t i;
+    json_t *tap;
+    json_array_foreach(json_object_get(status, "taps"), i, tap)
+    {
+        json_t *row = json_copy(tap);
+        if (row == NULL)
+            continue;
+        const json_t *interface = json_object_get(row, "interface");
+        if (interface == NULL || json_is_null(interface))
+            (void)json_object_set_new(row, "interface", json_string("(replay)"));
+        add_rate(watch, counters, "tap", pk_json_string_or(row, "name", ""), row);
+        (void)json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
+static json_t *lane_rows(struct watch *watch, json_t *counters, const json_t *status)
+{
+    json_t *rows = json_array();
+    size_t g, l, t;
+    json_t *group, *lane, *tool;
+    json_array_foreach(json_object_get(status, "groups"), g, group)
+        json_array_foreach(json_object_get(group, "lanes"), l, lane)
+    {
+        PK_CLEANUP(pk_free_p)
+        char *name = pk_asprintf("%s/%s", pk_json_string_or(group, "name", ""),
+                                 pk_json_string_or(lane, "name", ""));
+        json_t *row = json_copy(lane);
+        if (name == NULL || row == NULL) {
+            json_decref(row);
+            continue;
+        }
+        (void)json_object_del(row, "tools");
+        (void)json_object_set_new(row, "name", json_string(name));
+        add_rate(watch, counters, "lane", name, row);
+        (void)json_array_append_new(rows, row);
+        json_array_foreach(json_object_get(lane, "tools"), t, tool)
+        {
+            const char *tool_name = pk_json_string_or(tool, "name", "");
+            PK_CLEANUP(pk_free_p) char *full = pk_asprintf("%s/%s", name, tool_name);
+            PK_CLEANUP(pk_free_p) char *shown = pk_asprintf("  %s", tool_name);
+            row = json_copy(tool);
+            if (full == NULL || shown == NULL || row == NULL) {
+                json_decref(row);
+                continue;
+            }
+            (void)json_object_set_new(row, "name", json_string(shown));
+            add_rate(watch, counters, "tool", full, row);
+            (void)json_array_append_new(rows, row);
+        }
+    }
+    return rows;
+}
+
+static void print_trouble(const struct pk_ctx *ctx, bool *any, const char *kind, const char *name,
+                          const json_t *thing)
+{
+    const char *detail = pk_json_string_or(thing, "detail", "");
+    const char *hint = pk_json_string_or(thing, "hint", "");
+    if (detail[0] == '\0')
+        return;
+    if (!*any)
+        printf("\n%sTrouble%s\n", pk_color(ctx, "bold"), pk_color(ctx, NULL));
+    *any = true;
+    printf("  %s%s %s%s: ", pk_color(ctx, "red"), kind, name, pk_color(ctx, NULL));
+    pk_print_clean(stdout, detail);
+    printf("\n");
+    if (hint[0] != '\0') {
+        printf("    hint: ");
+        pk_print_clean(stdout, hint);
+        printf("\n");
+    }
+}
+
+static void print_troubles(const struct pk_ctx *ctx, const json_t *status)
+{
+    bool any = false;
+    size_t i, l, t;
+    json_t *thing, *lane, *tool;
+    print_trouble(ctx, &any, "fleet", pk_json_string_or(status, "fleet", ""), status);
+    json_array_foreach(json_object_get(status, "taps"), i, thing)
+        print_trouble(ctx, &any, "tap", pk_json_string_or(thing, "name", ""), thing);
+    json_array_foreach(json_object_get(status, "groups"), i, thing)
+        json_array_foreach(json_object_get(thing, "lanes"), l, lane)
+    {
+        PK_CLEANUP(pk_free_p)
+        char *name = pk_asprintf("%s/%s", pk_json_string_or(thing, "name", ""),
+                                 pk_json_string_or(lane, "name", ""));
+        if (name == NULL)
+            continue;
+        print_trouble(ctx, &any, "lane", name, lane);
+        json_array_foreach(json_object_get(lane, "tools"), t, tool)
+        {
+            PK_CLEANUP(pk_free_p)
+            char *full = pk_asprintf("%s/%s", name, pk_json_string_or(tool, "name", ""));
+            if (full != NULL)
+                print_trouble(ctx, &any, "tool", full, tool);
+        }
+    }
+}
+
+static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *counters,
+                        const json_t *status, struct pk_error *err)
+{
+    const char *state = pk_json_string_or(status, "state", "");
+    const char *color = strcmp(state, "converged") == 0  ? "green"
+                        : strcmp(state, "applying") == 0 ? "yellow"
+                                                         : "red";
+    printf("%sfleet ", pk_color(ctx, "bold"));
+    pk_print_clean(stdout, pk_json_string_or(status, "fleet", ""));
+    printf("%s  revision %lld  %s", pk_color(ctx, NULL),
+           (long long)pk_json_int_or(status, "revision", 0), pk_color(ctx, color));
+    pk_print_clean(stdout, state);
+    printf("%s\n\n", pk_color(ctx, NULL));
+    PK_JSON taps = tap_rows(watch, counters, status);
+    PK_JSON lanes = lane_rows(watch, counters, status);
+    /* The rate's column is the last: it only comes with --watch. */
+    size_t hidden = watch->on ? 0 : 1;
+    int r = pk_out_table(ctx, NULL, taps, tap_columns, PK_ARRAY_SIZE(tap_columns) - hidden, "name",
+                         err);
+    printf("\n");
+    if (r >= 0)
+        r = pk_out_table(ctx, NULL, lanes, lane_columns, PK_ARRAY_SIZE(lane_columns) - hidden,
+                         "name", err);
+    if (r < 0)
+        return r;
+    printf("\nevents  %lld received, %lld stored, %lld lost\n",
+           (long long)pk_json_int_or(status, "events.received", 0),
+           (long long)pk_json_int_or(status, "events.stored", 0),
+           (long long)pk_json_int_or(status, "events.lost", 0));
+    print_troubles(ctx, status);
+    return 0;
+}
+
+/* One status, or the list of all. */
+static int get_all(const struct pk_ctx *ctx, struct pk_http_client *client, const char *given,
+                   json_t **ret_list, struct pk_error *err)
+{
+    PK_JSON list = json_array();
+    PK_JSON answer = NULL;
+    PK_JSON names = NULL;
+    int r = 0;
+    if (given != NULL) {
+        names = json_pack("[s]", given);
+    } else {
+        r = pk_client_json(ctx, client, "GET", "/v1/fleets", NULL, &answer, err);
+        names = json_incref(json_object_get(answer, "fleets"));
+    }
+    size_t i;
+    json_t *name;
+    json_array_foreach(names, i, name)
+    {
+        if (r < 0)
+            break;
+        PK_CLEANUP(pk_free_p) char *escaped = pk_url_escape(json_string_value(name));
+        json_t *status = NULL;
+        if (escaped == NULL)
+            return pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_client_status(ctx, client, escaped, &status, err);
+        if (r >= 0 && json_array_append_new(list, status) < 0)
+            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        else if (r == PK_E_NOTFOUND && given == NULL)
+            r = 0; /* deleted since the list was made */
+    }
+    if (r < 0)
+        return r;
+    *ret_list = PK_TAKE(list);
+    return 0;
+}
+
+static int print_all(const struct pk_ctx *ctx, struct watch *watch, const json_t *list,
+                     struct pk_error *err)
+{
+    size_t count = json_array_size(list), i;
+    json_t *status;
+    if (ctx->output == PK_OUT_JSON || ctx->output == PK_OUT_YAML) {
+        if (count == 1)
+            return pk_out_document(ctx, json_array_get(list, 0), err);
+        PK_JSON document = json_pack("{s:s,s:s,s:O}", "apiVersion", "picket.dev/v1alpha1", "kind",
+                                     "StatusList", "items", list);
+        return pk_out_document(ctx, document, err);
+    }
+    if (ctx->output == PK_OUT_NAME) {
+        json_array_foreach(list, i, status) printf("%s\n", pk_json_string_or(status, "fleet", ""));
+        return 0;
+    }
+    if (count == 0)
+        printf("No fleet runs here. 'picket apply FLEET.yaml' starts one.\n");
+    PK_JSON counters = json_object();
+    int r = 0;
+    json_array_foreach(list, i, status)
+    {
+        if (i > 0)
+            printf("\n");
+        if (r >= 0)
+            r = print_status(ctx, watch, counters, status, err);
+    }
+    json_decref(watch->last);
+    watch->last = PK_TAKE(counters);
+    watch->last_at = watch->now;
+    return r;
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo)
+{
+    (void)signo;
+    interrupted = 1;
+}
+
+static int run(struct pk_ctx *ctx, const void *args, int argc, char **argv, struct pk_error *err)
+{
+    const struct status_args *options = args;
+    struct watch watch = { .on = options->watch };
+    PK_CLEANUP(pk_http_client_free_p) struct pk_http_client *client = NULL;
+    int r = pk_ctx_client(ctx, &client, err);
+    if (r < 0)
+        return r;
+    if (options->watch) {
+        struct sigaction action = { .sa_handler = on_interrupt };
+        action.sa_flags = (int)SA_RESETHAND;
+        (void)sigaction(SIGINT, &action, NULL);
+    }
+    do {
+        PK_JSON list = NULL;
+        watch.now = pk_time_monotonic();
+        r = get_all(ctx, client, argc > 0 ? argv[0] : NULL, &list, err);
+        if (r < 0 || interrupted)
+            break;
+        bool clear = options->watch && ctx->tty && ctx->output <= PK_OUT_WIDE;
+        if (clear)
+            printf("\033[H\033[J");
+        r = print_all(ctx, &watch, list, err);
+        if (options->watch && ctx->output <= PK_OUT_WIDE && !clear)
+            printf("\n");
+        (void)fflush(stdout);
+        for (pk_nsec slept = 0; options->watch && !interrupted && slept < options->interval;
+             slept += 100 * PK_NSEC_PER_MS)
+            pk_sleep_ms(100);
+    } while (r >= 0 && options->watch && !interrupted);
+    json_decref(watch.last);
+    return interrupted ? 0 : r; /* Ctrl-C is how a watch ends */
+}
+
+static const struct pk_arg fleet_pos[] = {
+    { "FLEET", "only this one", "fleet", true, false },
+};
+static const char *const examples[] = { "picket status", "picket status --watch",
+                                        "picket status border -o json", NULL };
+const struct pk_cmd pk_cmd_status = {
+    .name = "status",
+    .group = "Look",
+    .summary = "show taps, lanes and tools with their counters, and what is wrong",
+    .details = "The state is 'converged' when what runs is what the newest revision says, "
+               "'applying' while a change is carried out, else 'degraded', and then the reasons "
+               "are given. -o json prints the document that scripts rely on.",
+    .examples = examples,
+    .opts = opts,
+    .opt_count = PK_ARRAY_SIZE(opts),
+    .args = fleet_pos,
+    .arg_count = PK_ARRAY_SIZE(fleet_pos),
+    .args_size = sizeof(struct status_args),
+    .defaults = &defaults,
+    .flags = PK_CMD_OUTPUT,
+    .run = run,
+};
