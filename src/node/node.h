@@ -36,6 +36,8 @@
 #ifndef PICKET_NODE_NODE_H
 #define PICKET_NODE_NODE_H
 
+#include <sys/types.h>
+
 #include "base/common.h"
 #include "base/error.h"
 #include "base/paths.h"

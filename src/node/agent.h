@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent's state and what its HTTP API (api.c) calls. */
+#ifndef PICKET_NODE_AGENT_H
+#define PICKET_NODE_AGENT_H
+
+#include <pthread.h>
+
+#include "base/loop.h"
+#include "node/internal.h"
+#include "node/node.h"
+
+struct pk_agent {
+    struct pk_paths paths;
+    char plane_path[224];
+    char bpf_path[128];
+    struct nl_sock *nl; /* the machine's links */
+    int ioctl_fd;
+    pthread_mutex_t lock; /* guards all below, and the above two */
+    struct pk_plane plane;
+    struct pk_broker *broker;
+};
+
+int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, struct pk_error *err);
+/* Stops replays; leaves the plane running. */
+void pk_agent_close(struct pk_agent *agent);
+PK_DEFINE_CLEANUP(struct pk_agent, pk_agent_close);
+
+/* All of these take the lock. */
+/* Everything as it should be; failures are kept in the things' states and logged when they change.
+ */
+void pk_agent_sweep(struct pk_agent *agent);
+void pk_agent_poll_readers(struct pk_agent *agent);
+/* Removes what carries the instance's tag and is not wanted: a call that was cut short by a crash.
+ */
+void pk_agent_remove_strays(struct pk_agent *agent);
+int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *err);
+int pk_agent_inventory(struct pk_agent *agent, json_t **ret_json, struct pk_error *err);
+/* The thing is the call's to keep, in any case. */
+int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t **ret_json,
+                           struct pk_error *err);
+int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, struct pk_error *err);
+int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
+int pk_agent_delete_lane(struct pk_agent *agent, const char *key, struct pk_error *err);
+int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char *name,
+                          struct pk_error *err);
+int pk_agent_delete_tap(struct pk_agent *agent, const char *fleet, const char *name,
+                        struct pk_error *err);
+int pk_agent_delete_all(struct pk_agent *agent, struct pk_error *err);
+int pk_agent_replay_start(struct pk_agent *agent, const char *fleet, const char *name,
+                          const json_t *body, json_t **ret_json, struct pk_error *err);
+int pk_agent_replay_status(struct pk_agent *agent, const char *fleet, const char *name,
+                           json_t **ret_json, struct pk_error *err);
+int pk_agent_replay_stop(struct pk_agent *agent, const char *fleet, const char *name,
+                         json_t **ret_json, struct pk_error *err);
+
+/* ---- api.c ---- */
+struct pk_http_server;
+int pk_node_api_start(struct pk_agent *agent, gid_t socket_gid, struct pk_http_server **ret_server,
+                      struct pk_error *err);
+
+#endif

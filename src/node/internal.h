@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the agent. The plane (taps, groups, lanes) is owned by whoever holds the agent's mutex:
+ * the main loop while it sweeps, an HTTP handler while it changes something.
+ */
+#ifndef PICKET_NODE_INTERNAL_H
+#define PICKET_NODE_INTERNAL_H
+
+#include <jansson.h>
+#include <netinet/in.h>
+#include <sys/stat.h>
+
+#include "base/common.h"
+#include "base/error.h"
+#include "base/paths.h"
+#include "broker/broker.h"
+
+struct nl_sock;
+struct rtnl_link;
+struct pk_replay;
+
+#define PK_NODE_NAME_MAX   63u   /* fleets, groups, taps: a DNS label */
+#define PK_NODE_LANES_MAX  1024u /* in all groups */
+#define PK_NODE_GROUPS_MAX 256u
+#define PK_NODE_TAPS_MAX   256u
+#define PK_NODE_MTU_MIN    576u
+#define PK_NODE_MTU_MAX    65000u
+/* veth drops a redirected frame longer than its MTU + Ethernet header + one VLAN tag
+ * (veth_xdp_xmit), so links get room for a second tag. */
+#define PK_NODE_MTU_ROOM 8u
+
+/* ---- names.c: pure ---- */
+/* The last part of pk_lane_netns_path(). */
+char *pk_lane_netns_name(const char *tag, const char *fleet, const char *group, unsigned index);
+/* "<tag><kind><8 hex digits of the key's hash>": 15 bytes, the kernel's limit. kind: 'l' a lane's
+ * outer end, 't' a replay tap, 's' the end that a replay sends into. */
+void pk_node_link_name(const char *tag, char kind, const char *key, char out[16]);
+/* A name that the kernel takes for an interface. */
+bool pk_node_is_interface_name(const char *text);
+
+/* ---- netns.c ---- */
+/* Runs fn in the namespace, on a thread of its own, so that no other thread ever leaves its own. */
+int pk_netns_run(int netns_fd, int (*fn)(void *arg, struct pk_error *err), void *arg,
+                 struct pk_error *err);
+/* Opens the namespace mounted at path, making it (with IPv6 off) when it is not there. *ret_made
+ * tells which. */
+int pk_netns_ensure(const char *path, int *ret_fd, bool *ret_made, struct pk_error *err);
+int pk_netns_remove(const char *path, struct pk_error *err); /* absent is success */
+bool pk_netns_is_at(const char *path, int netns_fd);         /* is that one still mounted there? */
+/* Removes all of /run/netns whose name starts with prefix and which keep() does not claim. */
+int pk_netns_remove_all(const char *prefix, bool (*keep)(void *arg, const char *name), void *arg,
+                        struct pk_error *err);
+
+/* What is held open of a lane's namespace: all calls on it work from any thread of the agent. */
+struct pk_netns {
+    int fd;        /* the namespace */
+    int ioctl_fd;  /* for ethtool */
+    int packet_fd; /* /proc/net/packet */
+    struct nl_sock *nl;
+};
+#define PK_NETNS_INIT ((struct pk_netns){ .fd = -1, .ioctl_fd = -1, .packet_fd = -1 })
+int pk_netns_open_take(int fd, struct pk_netns *ret_netns, struct pk_error *err);
+void pk_netns_done(struct pk_netns *netns);
+/* Whether a packet socket that takes everything is bound to the interface (or to all) there. */
+int pk_netns_has_reader(const struct pk_netns *netns, unsigned ifindex, bool *ret_reader,
+                        struct pk_error *err);
+/* The same on the text of /proc/net/packet. Pure. */
+bool pk_packet_table_has_reader(const char *text, unsigned ifindex);
+
+/* ---- links.c ---- */
+struct pk_link {
+    unsigned ifindex;
+    unsigned peer_ifindex; /* of a veth, in the peer's namespace; else 0 */
+    unsigned mtu;
+    unsigned flags;  /* IFF_* */
+    unsigned queues; /* receive queues */
+    bool is_veth;
+    char name[16];
+};
+int pk_nl_open(struct nl_sock **ret_nl, struct pk_error *err);
+void pk_nl_close(struct nl_sock *nl);
+PK_DEFINE_CLEANUP(struct nl_sock, pk_nl_close);
+/* PK_E_NOTFOUND when there is none. */
+int pk_link_get(struct nl_sock *nl, const char *name, struct pk_link *ret_link,
+                struct pk_error *err);
+/* The second end is made in the namespace peer_netns_fd (-1 = the same as the first). */
+struct pk_veth {
+    const char *name, *alias;
+    const char *peer_name;
+    int peer_netns_fd;
+    unsigned mtu;
+};
+int pk_link_add_veth(struct nl_sock *nl, const struct pk_veth *veth, struct pk_error *err);
+int pk_link_delete(struct nl_sock *nl, const char *name,
+                   struct pk_error *err); /* absent: success */
+/* Sets what differs. mtu 0 = leave. */
+int pk_link_set(struct nl_sock *nl, const struct pk_link *link, unsigned mtu, unsigned flags_on,
+                unsigned flags_off, struct pk_error *err);
+/* Calls each() for every link of the namespace that nl was opened in. */
+int pk_link_each(struct nl_sock *nl, void (*each)(void *arg, const struct pk_link *link), void *arg,
+                 struct pk_error *err);
+int pk_link_ipv6_off(const char *name, struct pk_error *err); /* in the caller's namespace */
+/* The interface of the default route, "" when there is none. */
+int pk_link_default_route(char out[16], struct pk_error *err);
+
+/* Offloads, as bits. */
+#define PK_OFFLOAD_GRO     1u
+#define PK_OFFLOAD_GSO     2u
+#define PK_OFFLOAD_TSO     4u
+#define PK_OFFLOAD_RX_CSUM 8u
+#define PK_OFFLOAD_TX_CSUM 16u
+#define PK_OFFLOAD_LRO     32u
+#define PK_OFFLOAD_RX_VLAN 64u
+#define PK_OFFLOADS_VETH \
+    (PK_OFFLOAD_GRO | PK_OFFLOAD_GSO | PK_OFFLOAD_TSO | PK_OFFLOAD_RX_CSUM | PK_OFFLOAD_TX_CSUM)
+#define PK_OFFLOADS_TAP (PK_OFFLOAD_GRO | PK_OFFLOAD_LRO | PK_OFFLOAD_RX_VLAN)
+int pk_offloads_get(int ioctl_fd, const char *name, unsigned *ret_on, struct pk_error *err);
+/* Switches the wanted bits; what a driver cannot change is left (PK_E_UNSUPPORTED when it matters:
+ * something stays on that was to go off). */
+int pk_offloads_set(int ioctl_fd, const char *name, unsigned bits, bool on, struct pk_error *err);
+const char *pk_offload_name(unsigned bit);
+
+/* ---- bpffs.c ---- */
+int pk_bpffs_mount(const char *path, struct pk_error *err);
+int pk_bpffs_unmount(const char *path, struct pk_error *err); /* not mounted is success */
+bool pk_bpffs_mounted(const char *path);
+
+/* ---- plane.c: what is wanted, and its file ---- */
+struct pk_lane {
+    char *fleet, *group, *key; /* key: "fleet/group/index" */
+    unsigned index, mtu;
+    /* what there is */
+    char *netns_path;
+    char link_name[16];
+    struct pk_netns netns;
+    unsigned outer_ifindex, inner_ifindex;
+    bool attached; /* by this process, so that programs are renewed after an upgrade */
+    bool working, reader;
+    char detail[200];
+};
+
+struct pk_group {
+    char *fleet, *name, *key;
+    struct pk_broker_share *shares;
+    size_t share_count;
+    bool working;
+    char detail[200];
+};
+
+enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY };
+enum pk_tap_state { PK_TAP_UP, PK_TAP_MISSING, PK_TAP_DETACHED };
+
+/* How the interface was before picket took it, to be put back. */
+struct pk_tap_before {
+    unsigned ifindex; /* 0 = nothing remembered */
+    bool promisc, up;
+    unsigned offloads; /* those of PK_OFFLOADS_TAP that were on */
+};
+
+struct pk_tap {
+    char *fleet, *name, *group, *key; /* key: "fleet/name" */
+    enum pk_tap_kind kind;
+    char interface[16]; /* of an interface tap: the wanted one; of a replay: our link */
+    unsigned mtu;       /* of a replay tap */
+    struct pk_tap_before before;
+    /* what there is */
+    char send_name[16];
+    unsigned ifindex, live_mtu;
+    enum pk_xdp_mode mode;
+    enum pk_tap_state state;
+    bool attached;
+    char detail[200];
+    struct pk_replay *replay;
+};
+
+struct pk_plane {
+    struct pk_lane **lanes;
+    struct pk_group **groups;
+    struct pk_tap **taps;
+    size_t lane_count, group_count, tap_count;
+};
+int pk_lane_new(const char *tag, const char *fleet, const char *group, unsigned index, unsigned mtu,
+                struct pk_lane **ret_lane, struct pk_error *err);
+void pk_lane_free(struct pk_lane *lane);
+PK_DEFINE_CLEANUP(struct pk_lane, pk_lane_free);
+int pk_group_new(const char *fleet, const char *name, const struct pk_broker_share *shares,
+                 size_t count, struct pk_group **ret_group, struct pk_error *err);
+void pk_group_free(struct pk_group *group);
+PK_DEFINE_CLEANUP(struct pk_group, pk_group_free);
+/* interface: of an interface tap, else NULL; mtu: of a replay tap, else 0. */
+int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap_kind kind,
+               const char *interface, unsigned mtu, const char *group, struct pk_tap **ret_tap,
+               struct pk_error *err);
+void pk_tap_free(struct pk_tap *tap); /* its replay was stopped before */
+PK_DEFINE_CLEANUP(struct pk_tap, pk_tap_free);
+
+void pk_plane_done(struct pk_plane *plane);
+/* Take the thing; PK_E_NOSPACE beyond the limits above, PK_E_NOMEM. On failure it stays the
+ * caller's. */
+int pk_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct pk_error *err);
+int pk_plane_add_group_take(struct pk_plane *plane, struct pk_group *group, struct pk_error *err);
+int pk_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err);
+/* NULL when there is none. */
+struct pk_lane *pk_plane_lane(const struct pk_plane *plane, const char *key);
+struct pk_group *pk_plane_group(const struct pk_plane *plane, const char *fleet, const char *name);
+struct pk_tap *pk_plane_tap(const struct pk_plane *plane, const char *fleet, const char *name);
+/* Out of the list; the caller owns it then. */
+void pk_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane);
+void pk_plane_drop_group(struct pk_plane *plane, const struct pk_group *group);
+void pk_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap);
+
+/* The bodies of PUT calls and the parts of plane.json are read by the same functions. All of the
+ * input is checked: unknown keys, types, ranges. */
+int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigned index,
+                  const json_t *body, struct pk_lane **ret_lane, struct pk_error *err);
+int pk_group_parse(const char *fleet, const char *name, const json_t *body,
+                   struct pk_group **ret_group, struct pk_error *err);
+int pk_tap_parse(const char *tag, const char *fleet, const char *name, const json_t *body,
+                 struct pk_tap **ret_tap, struct pk_error *err);
+int pk_check_name(const char *what, const char *name, struct pk_error *err);
+/* Unknown members of an object are PK_E_INVALID with a did-you-mean hint. */
+int pk_check_keys(const char *what, const json_t *object, const char *const *keys, size_t count,
+                  struct pk_error *err);
+/* A whole number within the limits; the member may be missing when there is a default (>= 0). */
+int pk_check_uint(const char *what, const json_t *object, const char *key, uint64_t min,
+                  uint64_t max, int64_t fallback, uint64_t *ret_value, struct pk_error *err);
+
+int pk_plane_parse(const char *tag, const char *name, const char *text, size_t len,
+                   struct pk_plane *ret_plane, struct pk_error *err);
+json_t *pk_plane_to_json(const struct pk_plane *plane); /* NULL = out of memory */
+/* An absent file is an empty plane. */
+int pk_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
+                  struct pk_error *err);
+int pk_plane_save(const struct pk_plane *plane, const char *path, struct pk_error *err);
+
+/* ---- lane.c, tap.c: make one thing as it should be ---- */
+struct pk_agent;
+/* Makes what is missing and repairs what is changed; cheap when all is well. */
+int pk_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
+int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
+/* Looks for a reader and tells the broker. */
+void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
+int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
+/* Detaches and puts the interface back as it was. */
+int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
+
+/* ---- inventory.c ---- */
+int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, struct pk_error *err);
+
+/* ---- privileges.c ---- */
+int pk_node_check_rights(struct pk_error *err);
+int pk_node_drop_rights(struct pk_error *err);
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A lane: a namespace, a veth pair whose inner end is tap0 there, and the broker's programs on both
+ * ends. One function makes and repairs: it looks at each part and changes only what is not as it
+ * should be, so it can run twice a second.
+ */
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fs.h"
+#include "base/log.h"
+#include "node/agent.h"
+
+#define INNER_NAME "tap0"
+
+static int ensure_netns(struct pk_lane *lane, struct pk_error *err)
+{
+    if (lane->netns.fd >= 0) {
+        if (pk_netns_is_at(lane->netns_path, lane->netns.fd))
+            return 0;
+        pk_log(PK_LOG_INFO, "node", "lane %s: its namespace is gone; making it again", lane->key);
+        pk_netns_done(&lane->netns);
+        lane->attached = false;
+    }
+    int fd = -1;
+    bool made = false;
+    int r = pk_netns_ensure(lane->netns_path, &fd, &made, err);
+    if (r < 0)
+        return r;
+    r = pk_netns_open_take(fd, &lane->netns, err);
+    if (r < 0)
+        pk_close_p(&fd);
+    return r;
+}
+
+/* Both ends there, and each the other's? */
+static bool is_our_pair(const struct pk_link *outer, const struct pk_link *inner)
+{
+    return outer->is_veth && inner->is_veth && outer->peer_ifindex == inner->ifindex &&
+           inner->peer_ifindex == outer->ifindex;
+}
+
+static int ensure_pair(struct pk_agent *agent, struct pk_lane *lane, struct pk_link *ret_outer,
+                       struct pk_link *ret_inner, struct pk_error *err)
+{
+    unsigned mtu = lane->mtu + PK_NODE_MTU_ROOM;
+    int outer_r = pk_link_get(agent->nl, lane->link_name, ret_outer, err);
+    if (outer_r < 0 && outer_r != PK_E_NOTFOUND)
+        return outer_r;
+    int inner_r = pk_link_get(lane->netns.nl, INNER_NAME, ret_inner, err);
+    if (inner_r < 0 && inner_r != PK_E_NOTFOUND)
+        return inner_r;
+    if (outer_r == 0 && inner_r == 0 && is_our_pair(ret_outer, ret_inner))
+        return 0;
+
+    /* Half a pair, or a link that somebody put in its place. */
+    lane->attached = false;
+    int r = pk_link_delete(agent->nl, lane->link_name, err);
+    if (r == 0)
+        r = pk_link_delete(lane->netns.nl, INNER_NAME, err);
+    if (r < 0)
+        return r;
+    char alias[160];
+    (void)snprintf(alias, sizeof(alias), "picket lane %s", lane->key);
+    const struct pk_veth veth = { .name = lane->link_name,
+                                  .alias = alias,
+                                  .peer_name = INNER_NAME,
+                                  .peer_netns_fd = lane->netns.fd,
+                                  .mtu = mtu };
+    r = pk_link_add_veth(agent->nl, &veth, err);
+    if (r == 0)
+        r = pk_link_get(agent->nl, lane->link_name, ret_outer, err);
+    if (r == 0)
+        r = pk_link_get(lane->netns.nl, INNER_NAME, ret_inner, err);
+    return r;
+}
+
+static int ensure_settings(struct pk_agent *agent, struct pk_lane *lane,
+                           const struct pk_link *outer, const struct pk_link *inner,
+                           struct pk_error *err)
+{
+    unsigned mtu = lane->mtu + PK_NODE_MTU_ROOM;
+    struct pk_link loopback;
+    int r = pk_link_ipv6_off(lane->link_name, err);
+    if (r == 0)
+        r = pk_link_get(lane->netns.nl, "lo", &loopback, err);
+    if (r == 0) /* some tools talk to themselves */
+        r = pk_link_set(lane->netns.nl, &loopback, 0, IFF_UP, 0, err);
+    if (r == 0)
+        r = pk_link_set(lane->netns.nl, inner, mtu, IFF_UP | IFF_NOARP, 0, err);
+    if (r == 0)
+        r = pk_link_set(agent->nl, outer, mtu, IFF_UP | IFF_NOARP, 0, err);
+    return r;
+}
+
+/* After the programs: some kernels (5.13 to 6.2) switch GRO on when XDP comes to a veth. */
+static int ensure_offloads(int ioctl_fd, const char *name, struct pk_error *err)
+{
+    unsigned on = 0;
+    int r = pk_offloads_get(ioctl_fd, name, &on, err);
+    if (r < 0 || (on & PK_OFFLOADS_VETH) == 0)
+        return r;
+    return pk_offloads_set(ioctl_fd, name, on & PK_OFFLOADS_VETH, false, err);
+}
+
+static int ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
+{
+    struct pk_link outer, inner;
+    int r = ensure_netns(lane, err);
+    if (r == 0)
+        r = ensure_pair(agent, lane, &outer, &inner, err);
+    if (r == 0)
+        r = ensure_settings(agent, lane, &outer, &inner, err);
+    if (r < 0)
+        return r;
+    if (!lane->attached || lane->outer_ifindex != outer.ifindex ||
+        lane->inner_ifindex != inner.ifindex || !pk_broker_lane_intact(agent->broker, lane->key)) {
+        r = pk_broker_lane_add(agent->broker, lane->key, outer.ifindex, lane->netns.fd, INNER_NAME,
+                               err);
+        if (r < 0)
+            return r;
+        lane->attached = true;
+    }
+    lane->outer_ifindex = outer.ifindex;
+    lane->inner_ifindex = inner.ifindex;
+    r = ensure_offloads(lane->netns.ioctl_fd, INNER_NAME, err);
+    if (r == 0)
+        r = ensure_offloads(agent->ioctl_fd, lane->link_name, err);
+    return r;
+}
+
+int pk_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
+{
+    int r = ensure(agent, lane, err);
+    lane->working = r == 0;
+    if (r == 0) {
+        lane->detail[0] = '\0';
+        return 0;
+    }
+    (void)pk_wrap(err, "lane %s", lane->key);
+    if (err != NULL)
+        (void)snprintf(lane->detail, sizeof(lane->detail), "%.199s", err->msg);
+    return r;
+}
+
+int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
+{
+    /* All of it, even when one part does not go; the first fault is told. */
+    int first = pk_broker_lane_remove(agent->broker, lane->key, err);
+    if (first == PK_E_NOTFOUND)
+        first = 0;
+    int r = pk_link_delete(agent->nl, lane->link_name, first < 0 ? NULL : err);
+    first = first < 0 ? first : r;
+    pk_netns_done(&lane->netns);
+    r = pk_netns_remove(lane->netns_path, first < 0 ? NULL : err);
+    lane->attached = lane->working = false;
+    return first < 0 ? first : r;
+}
+
+void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
+{
+    struct pk_error err = { 0 };
+    bool reader = false;
+    if (!lane->working || lane->netns.packet_fd < 0)
+        return;
+    int r = pk_netns_has_reader(&lane->netns, lane->inner_ifindex, &reader, &err);
+    /* Told every time: it costs one map update, and a lane made anew starts without. */
+    if (r == 0)
+        r = pk_broker_lane_set_reader(agent->broker, lane->key, reader, &err);
+    if (r < 0) {
+        (void)snprintf(lane->detail, sizeof(lane->detail), "%.199s", err.msg);
+        lane->working = false;
+        return;
+    }
+    if (reader != lane->reader)
+        pk_log(PK_LOG_INFO, "node", "lane %s: %s", lane->key,
+               reader ? "a tool reads it" : "no tool reads it");
+    lane->reader = reader;
+}

@@ -1,0 +1,658 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The desired plane: what calls and plane.json may say, and the lists. plane.json is
+ * {"version":1,"lanes":[{"fleet","group","index","spec":{..}}],"groups":[{"fleet","name","spec"}],
+ *  "taps":[{"fleet","name","spec","before"}]}, where spec is the body of the PUT call.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fs.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "node/internal.h"
+#include "node/node.h"
+
+#define PLANE_FILE_MAX (16u << 20)
+#define PLANE_VERSION  1
+#define SHARES_MAX     1024u
+#define WEIGHT_MAX     10000u
+#define LANE_INDEX_MAX 1023u
+
+static int out_of_memory(struct pk_error *err)
+{
+    return pk_fail(err, PK_E_NOMEM, "out of memory");
+}
+
+/* ---- things ---- */
+
+void pk_lane_free(struct pk_lane *lane)
+{
+    if (lane == NULL)
+        return;
+    pk_netns_done(&lane->netns);
+    pk_free(lane->fleet);
+    pk_free(lane->group);
+    pk_free(lane->key);
+    pk_free(lane->netns_path);
+    pk_free(lane);
+}
+
+int pk_lane_new(const char *tag, const char *fleet, const char *group, unsigned index, unsigned mtu,
+                struct pk_lane **ret_lane, struct pk_error *err)
+{
+    PK_CLEANUP(pk_lane_free_p) struct pk_lane *lane = pk_zalloc(sizeof(*lane));
+    if (lane == NULL)
+        return out_of_memory(err);
+    lane->netns = PK_NETNS_INIT;
+    lane->index = index;
+    lane->mtu = mtu;
+    lane->fleet = pk_strdup(fleet);
+    lane->group = pk_strdup(group);
+    lane->key = pk_asprintf("%s/%s/%u", fleet, group, index);
+    lane->netns_path = pk_lane_netns_path(tag, fleet, group, index);
+    if (lane->fleet == NULL || lane->group == NULL || lane->key == NULL || lane->netns_path == NULL)
+        return out_of_memory(err);
+    pk_node_link_name(tag, 'l', lane->key, lane->link_name);
+    *ret_lane = PK_TAKE(lane);
+    return 0;
+}
+
+void pk_group_free(struct pk_group *group)
+{
+    if (group == NULL)
+        return;
+    pk_free(group->fleet);
+    pk_free(group->name);
+    pk_free(group->key);
+    pk_free(group->shares);
+    pk_free(group);
+}
+
+int pk_group_new(const char *fleet, const char *name, const struct pk_broker_share *shares,
+                 size_t count, struct pk_group **ret_group, struct pk_error *err)
+{
+    PK_CLEANUP(pk_group_free_p) struct pk_group *group = pk_zalloc(sizeof(*group));
+    if (group == NULL)
+        return out_of_memory(err);
+    group->fleet = pk_strdup(fleet);
+    group->name = pk_strdup(name);
+    group->key = pk_asprintf("%s/%s", fleet, name);
+    group->shares = pk_memdup(shares, count * sizeof(*shares));
+    group->share_count = count;
+    if (group->fleet == NULL || group->name == NULL || group->key == NULL || group->shares == NULL)
+        return out_of_memory(err);
+    *ret_group = PK_TAKE(group);
+    return 0;
+}
+
+void pk_tap_free(struct pk_tap *tap)
+{
+    if (tap == NULL)
+        return;
+    pk_free(tap->fleet);
+    pk_free(tap->name);
+    pk_free(tap->group);
+    pk_free(tap->key);
+    pk_free(tap);
+}
+
+int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap_kind kind,
+               const char *interface, unsigned mtu, const char *group, struct pk_tap **ret_tap,
+               struct pk_error *err)
+{
+    PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = pk_zalloc(sizeof(*tap));
+    if (tap == NULL)
+        return out_of_memory(err);
+    tap->kind = kind;
+    tap->mtu = mtu;
+    tap->state = PK_TAP_DETACHED;
+    tap->fleet = pk_strdup(fleet);
+    tap->name = pk_strdup(name);
+    tap->group = pk_strdup(group);
+    tap->key = pk_asprintf("%s/%s", fleet, name);
+    if (tap->fleet == NULL || tap->name == NULL || tap->group == NULL || tap->key == NULL)
+        return out_of_memory(err);
+    if (kind == PK_TAP_REPLAY) {
+        pk_node_link_name(tag, 't', tap->key, tap->interface);
+        pk_node_link_name(tag, 's', tap->key, tap->send_name);
+    } else {
+        (void)snprintf(tap->interface, sizeof(tap->interface), "%s", interface);
+    }
+    *ret_tap = PK_TAKE(tap);
+    return 0;
+}
+
+/* ---- lists ---- */
+
+/* All three lists are pointers and a count. */
+static int list_add(void ***list, size_t *count, size_t max, void *item, const char *what,
+                    struct pk_error *err)
+{
+    if (*count >= max) {
+        (void)pk_fail(err, PK_E_NOSPACE, "this machine has %zu %s, the most there can be", max,
+                      what);
+        return pk_hint(err, "remove some, or spread the fleet over more machines");
+    }
+    void **grown = pk_realloc_array(*list, *count + 1, sizeof(void *));
+    if (grown == NULL)
+        return out_of_memory(err);
+    grown[(*count)++] = item;
+    *list = grown;
+    return 0;
+}
+
+static void list_drop(void **list, size_t *count, const void *item)
+{
+    for (size_t i = 0; i < *count; i++) {
+        if (list[i] != item)
+            continue;
+        memmove(list + i, list + i + 1, (*count - i - 1) * sizeof(void *));
+        (*count)--;
+        return;
+    }
+}
+
+void pk_plane_done(struct pk_plane *plane)
+{
+    for (size_t i = 0; i < plane->lane_count; i++)
+        pk_lane_free(plane->lanes[i]);
+    for (size_t i = 0; i < plane->group_count; i++)
+        pk_group_free(plane->groups[i]);
+    for (size_t i = 0; i < plane->tap_count; i++)
+        pk_tap_free(plane->taps[i]);
+    pk_free(plane->lanes);
+    pk_free(plane->groups);
+    pk_free(plane->taps);
+    *plane = (struct pk_plane){ 0 };
+}
+
+int pk_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct pk_error *err)
+{
+    for (size_t i = 0; i < plane->lane_count; i++) {
+        const struct pk_lane *other = plane->lanes[i];
+        if (strcmp(other->key, lane->key) == 0)
+            return pk_fail(err, PK_E_CONFLICT, "lane %s is there twice", lane->key);
+        /* "a-b" + "c" and "a" + "b-c" give one name; a link's name is a hash of 32 bits. */
+        if (strcmp(other->netns_path, lane->netns_path) == 0 ||
+            strcmp(other->link_name, lane->link_name) == 0) {
+            (void)pk_fail(err, PK_E_CONFLICT, "lanes %s and %s would get the same name (%s)",
+                          other->key, lane->key, lane->netns_path);
+            return pk_hint(err, "rename one of the groups or fleets");
+        }
+    }
+    return list_add((void ***)&plane->lanes, &plane->lane_count, PK_NODE_LANES_MAX, lane, "lanes",
+                    err);
+}
+
+int pk_plane_add_group_take(struct pk_plane *plane, struct pk_group *group, struct pk_error *err)
+{
+    if (pk_plane_group(plane, group->fleet, group->name) != NULL)
+        return pk_fail(err, PK_E_CONFLICT, "group %s is there twice", group->key);
+    return list_add((void ***)&plane->groups, &plane->group_count, PK_NODE_GROUPS_MAX, group,
+                    "groups", err);
+}
+
+int pk_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err)
+{
+    for (size_t i = 0; i < plane->tap_count; i++) {
+        const struct pk_tap *other = plane->taps[i];
+        if (strcmp(other->key, tap->key) == 0)
+            return pk_fail(err, PK_E_CONFLICT, "tap %s is there twice", tap->key);
+        if (strcmp(other->interface, tap->interface) == 0) {
+            (void)pk_fail(err, PK_E_CONFLICT, "interface %s is tap '%s' of fleet '%s' already",
+                          tap->interface, other->name, other->fleet);
+            return pk_hint(err, "an interface feeds one tap: give this tap another interface, or "
+                                "remove that tap first");
+        }
+    }
+    return list_add((void ***)&plane->taps, &plane->tap_count, PK_NODE_TAPS_MAX, tap, "taps", err);
+}
+
+struct pk_lane *pk_plane_lane(const struct pk_plane *plane, const char *key)
+{
+    for (size_t i = 0; i < plane->lane_count; i++)
+        if (strcmp(plane->lanes[i]->key, key) == 0)
+            return plane->lanes[i];
+    return NULL;
+}
+
+struct pk_group *pk_plane_group(const struct pk_plane *plane, const char *fleet, const char *name)
+{
+    for (size_t i = 0; i < plane->group_count; i++)
+        if (strcmp(plane->groups[i]->fleet, fleet) == 0 &&
+            strcmp(plane->groups[i]->name, name) == 0)
+            return plane->groups[i];
+    return NULL;
+}
+
+struct pk_tap *pk_plane_tap(const struct pk_plane *plane, const char *fleet, const char *name)
+{
+    for (size_t i = 0; i < plane->tap_count; i++)
+        if (strcmp(plane->taps[i]->fleet, fleet) == 0 && strcmp(plane->taps[i]->name, name) == 0)
+            return plane->taps[i];
+    return NULL;
+}
+
+void pk_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane)
+{
+    list_drop((void **)plane->lanes, &plane->lane_count, lane);
+}
+
+void pk_plane_drop_group(struct pk_plane *plane, const struct pk_group *group)
+{
+    list_drop((void **)plane->groups, &plane->group_count, group);
+}
+
+void pk_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap)
+{
+    list_drop((void **)plane->taps, &plane->tap_count, tap);
+}
+
+/* ---- reading ---- */
+
+int pk_check_name(const char *what, const char *name, struct pk_error *err)
+{
+    if (pk_str_is_name(name, PK_NODE_NAME_MAX))
+        return 0;
+    (void)pk_fail(err, PK_E_USAGE, "'%.80s' is no name for a %s", name, what);
+    return pk_hint(err, "use small letters, digits and '-' inside, at most %u characters",
+                   PK_NODE_NAME_MAX);
+}
+
+int pk_check_keys(const char *what, const json_t *object, const char *const *keys, size_t count,
+                  struct pk_error *err)
+{
+    if (!json_is_object(object))
+        return pk_fail(err, PK_E_INVALID, "%s: not an object", what);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+    {
+        bool known = false;
+        for (size_t i = 0; i < count && !known; i++)
+            known = strcmp(keys[i], key) == 0;
+        if (known)
+            continue;
+        const char *meant = pk_str_closest(key, keys, count);
+        (void)pk_fail(err, PK_E_INVALID, "%s: unknown key '%.80s'", what, key);
+        return meant != NULL ? pk_hint(err, "did you mean '%s'?", meant) : PK_E_INVALID;
+    }
+    return 0;
+}
+
+int pk_check_uint(const char *what, const json_t *object, const char *key, uint64_t min,
+                  uint64_t max, int64_t fallback, uint64_t *ret_value, struct pk_error *err)
+{
+    const json_t *value = json_object_get(object, key);
+    if (value == NULL && fallback >= 0) {
+        *ret_value = (uint64_t)fallback;
+        return 0;
+    }
+    json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
+    if (number < 0 || (uint64_t)number < min || (uint64_t)number > max)
+        return pk_fail(err, PK_E_INVALID, "%s: '%s' must be a whole number from %llu to %llu", what,
+                       key, (unsigned long long)min, (unsigned long long)max);
+    *ret_value = (uint64_t)number;
+    return 0;
+}
+
+/* Borrowed from the object. */
+static int check_string(const char *what, const json_t *object, const char *key,
+                        const char **ret_text, struct pk_error *err)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
+        return pk_fail(err, PK_E_INVALID, "%s: '%s' must be a text", what, key);
+    *ret_text = json_string_value(value);
+    return 0;
+}
+
+static int check_named(const char *what, const json_t *object, const char *key,
+                       const char **ret_text, struct pk_error *err)
+{
+    int r = check_string(what, object, key, ret_text, err);
+    if (r == 0 && (r = pk_check_name(key, *ret_text, err)) < 0)
+        return pk_wrap(err, "%s", what);
+    return r;
+}
+
+int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigned index,
+                  const json_t *body, struct pk_lane **ret_lane, struct pk_error *err)
+{
+    static const char *const keys[] = { "mtu" };
+    uint64_t mtu = 0;
+    int r = pk_check_name("fleet", fleet, err);
+    if (r == 0)
+        r = pk_check_name("group", group, err);
+    if (r == 0 && index > LANE_INDEX_MAX)
+        r = pk_fail(err, PK_E_USAGE, "lane %u: a group has lanes 0 to %u", index, LANE_INDEX_MAX);
+    if (r == 0)
+        r = pk_check_keys("lane", body, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = pk_check_uint("lane", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 1500, &mtu, err);
+    return r < 0 ? r : pk_lane_new(tag, fleet, group, index, (unsigned)mtu, ret_lane, err);
+}
+
+int pk_group_parse(const char *fleet, const char *name, const json_t *body,
+                   struct pk_group **ret_group, struct pk_error *err)
+{
+    static const char *const keys[] = { "lanes" };
+    static const char *const lane_keys[] = { "index", "weight" };
+    int r = pk_check_name("fleet", fleet, err);
+    if (r == 0)
+        r = pk_check_name("group", name, err);
+    if (r == 0)
+        r = pk_check_keys("group", body, keys, PK_ARRAY_SIZE(keys), err);
+    if (r < 0)
+        return r;
+    const json_t *lanes = json_object_get(body, "lanes");
+    size_t count = json_array_size(lanes);
+    if (count == 0 || count > SHARES_MAX)
+        return pk_fail(err, PK_E_INVALID, "group: 'lanes' must be a list of 1 to %u lanes",
+                       SHARES_MAX);
+    PK_CLEANUP(pk_free_p) struct pk_broker_share *shares = pk_zalloc_array(count, sizeof(*shares));
+    if (shares == NULL)
+        return out_of_memory(err);
+    uint64_t weights = 0;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *lane = json_array_get(lanes, i);
+        uint64_t index = 0, weight = 0;
+        r = pk_check_keys("group: lane", lane, lane_keys, PK_ARRAY_SIZE(lane_keys), err);
+        if (r == 0)
+            r = pk_check_uint("group: lane", lane, "index", 0, LANE_INDEX_MAX, -1, &index, err);
+        if (r == 0)
+            r = pk_check_uint("group: lane", lane, "weight", 0, WEIGHT_MAX, 1, &weight, err);
+        if (r < 0)
+            return r;
+        for (size_t j = 0; j < i; j++)
+            if (shares[j].lane == index)
+                return pk_fail(err, PK_E_INVALID, "group: lane %u is listed twice",
+                               (unsigned)index);
+        shares[i] = (struct pk_broker_share){ .lane = (unsigned)index, .weight = (unsigned)weight };
+        weights += weight;
+    }
+    if (weights == 0) {
+        (void)pk_fail(err, PK_E_INVALID, "group: no lane has a weight above 0");
+        return pk_hint(err, "some lane must take the packets");
+    }
+    return pk_group_new(fleet, name, shares, count, ret_group, err);
+}
+
+int pk_tap_parse(const char *tag, const char *fleet, const char *name, const json_t *body,
+                 struct pk_tap **ret_tap, struct pk_error *err)
+{
+    static const char *const interface_keys[] = { "kind", "interface", "group" };
+    static const char *const replay_keys[] = { "kind", "mtu", "group" };
+    const char *kind = NULL, *group = NULL, *interface = NULL;
+    uint64_t mtu = 0;
+    int r = pk_check_name("fleet", fleet, err);
+    if (r == 0)
+        r = pk_check_name("tap", name, err);
+    if (r == 0 && !json_is_object(body))
+        r = pk_fail(err, PK_E_INVALID, "tap: not an object");
+    if (r == 0)
+        r = check_string("tap", body, "kind", &kind, err);
+    if (r == 0)
+        r = check_named("tap", body, "group", &group, err);
+    if (r < 0)
+        return r;
+    if (strcmp(kind, "replay") == 0) {
+        r = pk_check_keys("replay tap", body, replay_keys, PK_ARRAY_SIZE(replay_keys), err);
+        if (r == 0)
+            r = pk_check_uint("replay tap", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 1500,
+                              &mtu, err);
+        return r < 0 ? r
+                     : pk_tap_new(tag, fleet, name, PK_TAP_REPLAY, NULL, (unsigned)mtu, group,
+                                  ret_tap, err);
+    }
+    if (strcmp(kind, "interface") != 0)
+        return pk_fail(err, PK_E_INVALID, "tap: 'kind' must be 'interface' or 'replay'");
+    r = pk_check_keys("interface tap", body, interface_keys, PK_ARRAY_SIZE(interface_keys), err);
+    if (r == 0)
+        r = check_string("interface tap", body, "interface", &interface, err);
+    if (r == 0 && !pk_node_is_interface_name(interface)) {
+        (void)pk_fail(err, PK_E_INVALID, "tap: '%.40s' is no name of an interface", interface);
+        r = pk_hint(err, "'ip link' and 'picket doctor' list this machine's interfaces");
+    }
+    return r < 0
+               ? r
+               : pk_tap_new(tag, fleet, name, PK_TAP_INTERFACE, interface, 0, group, ret_tap, err);
+}
+
+static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plane,
+                      struct pk_error *err)
+{
+    static const char *const keys[] = { "fleet", "group", "index", "spec" };
+    const char *fleet = NULL, *group = NULL;
+    uint64_t index = 0;
+    int r = pk_check_keys("lane", item, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = check_string("lane", item, "fleet", &fleet, err);
+    if (r == 0)
+        r = check_string("lane", item, "group", &group, err);
+    if (r == 0)
+        r = pk_check_uint("lane", item, "index", 0, LANE_INDEX_MAX, -1, &index, err);
+    PK_CLEANUP(pk_lane_free_p) struct pk_lane *lane = NULL;
+    if (r == 0)
+        r = pk_lane_parse(tag, fleet, group, (unsigned)index, json_object_get(item, "spec"), &lane,
+                          err);
+    if (r == 0 && (r = pk_plane_add_lane_take(plane, lane, err)) == 0)
+        lane = NULL;
+    return r;
+}
+
+static int parse_group(const char *tag, const json_t *item, struct pk_plane *plane,
+                       struct pk_error *err)
+{
+    static const char *const keys[] = { "fleet", "name", "spec" };
+    const char *fleet = NULL, *name = NULL;
+    (void)tag;
+    int r = pk_check_keys("group", item, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = check_string("group", item, "fleet", &fleet, err);
+    if (r == 0)
+        r = check_string("group", item, "name", &name, err);
+    PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
+    if (r == 0)
+        r = pk_group_parse(fleet, name, json_object_get(item, "spec"), &group, err);
+    if (r == 0 && (r = pk_plane_add_group_take(plane, group, err)) == 0)
+        group = NULL;
+    return r;
+}
+
+static int parse_before(const json_t *json, struct pk_tap_before *ret_before, struct pk_error *err)
+{
+    static const char *const keys[] = { "ifindex", "promisc", "up", "offloads" };
+    uint64_t ifindex = 0;
+    int r = pk_check_keys("tap: before", json, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = pk_check_uint("tap: before", json, "ifindex", 1, INT32_MAX, -1, &ifindex, err);
+    if (r < 0)
+        return r;
+    struct pk_tap_before before = { .ifindex = (unsigned)ifindex,
+                                    .promisc = pk_json_bool_or(json, "promisc", false),
+                                    .up = pk_json_bool_or(json, "up", true) };
+    const json_t *offloads = json_object_get(json, "offloads"), *item;
+    size_t i;
+    json_array_foreach(offloads, i, item)
+    {
+        const char *text = json_is_string(item) ? json_string_value(item) : "";
+        for (unsigned bit = 1; bit <= PK_OFFLOADS_TAP; bit <<= 1)
+            if ((bit & PK_OFFLOADS_TAP) != 0 && strcmp(pk_offload_name(bit), text) == 0)
+                before.offloads |= bit;
+    }
+    *ret_before = before;
+    return 0;
+}
+
+static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane,
+                     struct pk_error *err)
+{
+    static const char *const keys[] = { "fleet", "name", "spec", "before" };
+    const char *fleet = NULL, *name = NULL;
+    int r = pk_check_keys("tap", item, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = check_string("tap", item, "fleet", &fleet, err);
+    if (r == 0)
+        r = check_string("tap", item, "name", &name, err);
+    PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = NULL;
+    if (r == 0)
+        r = pk_tap_parse(tag, fleet, name, json_object_get(item, "spec"), &tap, err);
+    if (r == 0 && json_object_get(item, "before") != NULL)
+        r = parse_before(json_object_get(item, "before"), &tap->before, err);
+    if (r == 0 && (r = pk_plane_add_tap_take(plane, tap, err)) == 0)
+        tap = NULL;
+    return r;
+}
+
+static int parse_list(const char *tag, const json_t *root, const char *key, struct pk_plane *plane,
+                      int (*parse)(const char *tag, const json_t *item, struct pk_plane *plane,
+                                   struct pk_error *err),
+                      struct pk_error *err)
+{
+    const json_t *list = json_object_get(root, key), *item;
+    if (!json_is_array(list))
+        return pk_fail(err, PK_E_INVALID, "'%s' must be a list", key);
+    size_t i;
+    json_array_foreach(list, i, item)
+    {
+        int r = parse(tag, item, plane, err);
+        if (r < 0)
+            return pk_wrap(err, "%s[%zu]", key, i);
+    }
+    return 0;
+}
+
+static int parse_root(const char *tag, const json_t *root, struct pk_plane *plane,
+                      struct pk_error *err)
+{
+    static const char *const keys[] = { "version", "lanes", "groups", "taps" };
+    uint64_t version = 0;
+    int r = pk_check_keys("the plane", root, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = pk_check_uint("the plane", root, "version", PLANE_VERSION, PLANE_VERSION, -1, &version,
+                          err);
+    if (r == 0)
+        r = parse_list(tag, root, "lanes", plane, parse_lane, err);
+    if (r == 0)
+        r = parse_list(tag, root, "groups", plane, parse_group, err);
+    if (r == 0)
+        r = parse_list(tag, root, "taps", plane, parse_tap, err);
+    return r;
+}
+
+int pk_plane_parse(const char *tag, const char *name, const char *text, size_t len,
+                   struct pk_plane *ret_plane, struct pk_error *err)
+{
+    PK_JSON root = NULL;
+    int r = pk_json_parse(name, text, len, &root, err);
+    if (r < 0)
+        return r;
+    struct pk_plane plane = { 0 };
+    r = parse_root(tag, root, &plane, err);
+    if (r < 0) {
+        pk_plane_done(&plane);
+        return pk_wrap(err, "%s", name);
+    }
+    *ret_plane = plane;
+    return 0;
+}
+
+int pk_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
+                  struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *text = NULL;
+    size_t len = 0;
+    if (!pk_file_exists(path)) {
+        *ret_plane = (struct pk_plane){ 0 };
+        return 0;
+    }
+    int r = pk_file_read(path, PLANE_FILE_MAX, &text, &len, err);
+    if (r == 0)
+        r = pk_plane_parse(tag, path, text, len, ret_plane, err);
+    if (r < 0 && r != PK_E_NOMEM)
+        /* Going on with an empty plane would take the traffic from tools that run. */
+        r = pk_hint(err, "packets still flow as before; put a good copy back, or move the file "
+                         "away: then 'picket serve' asks for its lanes and taps anew");
+    return r;
+}
+
+/* ---- writing ---- */
+
+static json_t *shares_to_json(const struct pk_group *group)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list != NULL && i < group->share_count; i++)
+        if (json_array_append_new(list, json_pack("{s:i,s:i}", "index", (int)group->shares[i].lane,
+                                                  "weight", (int)group->shares[i].weight)) < 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+static json_t *tap_to_json(const struct pk_tap *tap)
+{
+    json_t *spec = tap->kind == PK_TAP_REPLAY
+                       ? json_pack("{s:s,s:i,s:s}", "kind", "replay", "mtu", (int)tap->mtu, "group",
+                                   tap->group)
+                       : json_pack("{s:s,s:s,s:s}", "kind", "interface", "interface",
+                                   tap->interface, "group", tap->group);
+    json_t *json = json_pack("{s:s,s:s,s:o}", "fleet", tap->fleet, "name", tap->name, "spec", spec);
+    if (json == NULL || tap->before.ifindex == 0)
+        return json;
+    json_t *offloads = json_array();
+    for (unsigned bit = 1; bit <= PK_OFFLOADS_TAP; bit <<= 1)
+        if ((tap->before.offloads & bit) != 0)
+            (void)json_array_append_new(offloads, json_string(pk_offload_name(bit)));
+    if (json_object_set_new(json, "before",
+                            json_pack("{s:i,s:b,s:b,s:o}", "ifindex", (int)tap->before.ifindex,
+                                      "promisc", tap->before.promisc, "up", tap->before.up,
+                                      "offloads", offloads)) < 0) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+json_t *pk_plane_to_json(const struct pk_plane *plane)
+{
+    json_t *lanes = json_array(), *groups = json_array(), *taps = json_array();
+    int bad = 0;
+    for (size_t i = 0; i < plane->lane_count; i++) {
+        const struct pk_lane *lane = plane->lanes[i];
+        bad |= json_array_append_new(
+            lanes, json_pack("{s:s,s:s,s:i,s:{s:i}}", "fleet", lane->fleet, "group", lane->group,
+                             "index", (int)lane->index, "spec", "mtu", (int)lane->mtu));
+    }
+    for (size_t i = 0; i < plane->group_count; i++) {
+        const struct pk_group *group = plane->groups[i];
+        bad |= json_array_append_new(groups, json_pack("{s:s,s:s,s:{s:o}}", "fleet", group->fleet,
+                                                       "name", group->name, "spec", "lanes",
+                                                       shares_to_json(group)));
+    }
+    for (size_t i = 0; i < plane->tap_count; i++)
+        bad |= json_array_append_new(taps, tap_to_json(plane->taps[i]));
+    json_t *json = json_pack("{s:i,s:o,s:o,s:o}", "version", PLANE_VERSION, "lanes", lanes,
+                             "groups", groups, "taps", taps);
+    if (bad != 0) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+int pk_plane_save(const struct pk_plane *plane, const char *path, struct pk_error *err)
+{
+    PK_JSON json = pk_plane_to_json(plane);
+    PK_CLEANUP(pk_free_p) char *text = json == NULL ? NULL : pk_json_pretty(json);
+    if (text == NULL)
+        return out_of_memory(err);
+    int r = pk_file_write(path, text, strlen(text), 0600, err);
+    if (r == PK_E_NOSPACE)
+        (void)pk_hint(err, "nothing was changed: make room on the file system of %s and try again",
+                      path);
+    return r;
+}

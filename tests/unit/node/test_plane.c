@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pk_test.h"
+
+#include "base/fs.h"
+#include "node/internal.h"
+
+#define GOOD                                                                                  \
+    "{\"version\":1,"                                                                         \
+    "\"lanes\":[{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":0,\"spec\":{\"mtu\":1500}},"  \
+    "{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":1,\"spec\":{\"mtu\":9000}}],"            \
+    "\"groups\":[{\"fleet\":\"demo\",\"name\":\"ids\",\"spec\":{\"lanes\":["                  \
+    "{\"index\":0,\"weight\":1},{\"index\":1,\"weight\":3}]}}],"                              \
+    "\"taps\":[{\"fleet\":\"demo\",\"name\":\"up\",\"spec\":{\"kind\":\"interface\","         \
+    "\"interface\":\"ens2f0\",\"group\":\"ids\"},\"before\":{\"ifindex\":7,\"promisc\":true," \
+    "\"up\":false,\"offloads\":[\"gro\",\"rx-vlan-offload\"]}},"                              \
+    "{\"fleet\":\"demo\",\"name\":\"files\",\"spec\":{\"kind\":\"replay\",\"mtu\":1500,"      \
+    "\"group\":\"ids\"}}]}"
+
+static int parse(const char *text, struct pk_plane *plane, struct pk_error *err)
+{
+    return pk_plane_parse("pk3f2a", "plane.json", text, strlen(text), plane, err);
+}
+
+static void test_read_and_write_back(void **state)
+{
+    (void)state;
+    struct pk_plane plane = { 0 };
+    struct pk_error err = { 0 };
+    assert_int_equal(parse(GOOD, &plane, &err), 0);
+    assert_int_equal(plane.lane_count, 2);
+    const struct pk_lane *lane = pk_plane_lane(&plane, "demo/ids/1");
+    assert_non_null(lane);
+    assert_int_equal(lane->mtu, 9000);
+    assert_string_equal(lane->netns_path, "/run/netns/pk3f2a-demo-ids-1");
+    assert_int_equal(lane->netns.fd, -1);
+    assert_int_equal(pk_plane_group(&plane, "demo", "ids")->shares[1].weight, 3);
+    const struct pk_tap *tap = pk_plane_tap(&plane, "demo", "up");
+    assert_int_equal(tap->before.ifindex, 7);
+    assert_true(tap->before.promisc);
+    assert_false(tap->before.up);
+    assert_int_equal(tap->before.offloads, PK_OFFLOAD_GRO | PK_OFFLOAD_RX_VLAN);
+    assert_int_equal(pk_plane_tap(&plane, "demo", "files")->kind, PK_TAP_REPLAY);
+    json_t *json = pk_plane_to_json(&plane);
+    json_t *want = json_loads(GOOD, 0, NULL);
+    assert_true(json_equal(json, want));
+    json_decref(json);
+    json_decref(want);
+    pk_plane_done(&plane);
+    assert_int_equal(plane.lane_count, 0);
+}
+
+static void test_every_cut_of_the_file_is_refused(void **state)
+{
+    (void)state;
+    for (size_t len = 0; len < strlen(GOOD); len++) {
+        struct pk_plane plane = { .lane_count = 4711 };
+        struct pk_error err = { 0 };
+        int r = pk_plane_parse("pk3f2a", "plane.json", GOOD, len, &plane, &err);
+        assert_true(r < 0);
+        assert_int_equal(plane.lane_count, 4711);
+        assert_true(err.msg[0] != '\0');
+    }
+}
+
+/* A file with one list changed; the other two are empty. */
+static void check_refused(const char *list, const char *item)
+{
+    char text[2048];
+    struct pk_error err = { 0 };
+    struct pk_plane plane;
+    (void)snprintf(text, sizeof(text),
+                   "{\"version\":1,\"lanes\":[%s],\"groups\":[%s],\"taps\":[%s]}",
+                   strcmp(list, "lanes") == 0 ? item : "", strcmp(list, "groups") == 0 ? item : "",
+                   strcmp(list, "taps") == 0 ? item : "");
+    int r = parse(text, &plane, &err);
+    if (r >= 0)
+        fail_msg("accepted: %s", item);
+    assert_non_null(strstr(err.msg, list)); /* says where */
+}
+
+static void test_hostile_content_is_refused(void **state)
+{
+    (void)state;
+    struct pk_plane plane;
+    struct pk_error err = { 0 };
+    assert_true(parse("null", &plane, &err) < 0);
+    assert_true(parse("{}", &plane, &err) < 0);
+    assert_true(parse("{\"version\":2,\"lanes\":[],\"groups\":[],\"taps\":[]}", &plane, &err) < 0);
+    assert_true(parse("{\"version\":1,\"lanes\":{},\"groups\":[],\"taps\":[]}", &plane, &err) < 0);
+    assert_true(
+        parse("{\"version\":1,\"lanes\":[],\"groups\":[],\"taps\":[],\"x\":1}", &plane, &err) < 0);
+
+    check_refused("lanes", "null");
+    check_refused("lanes", "{}");
+    check_refused("lanes", "{\"fleet\":5,\"group\":\"g\",\"index\":0,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"../x\",\"group\":\"g\",\"index\":0,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"a/b\",\"index\":0,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"\",\"index\":0,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":-1,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":1e3,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":5000,\"spec\":{}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"spec\":null}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"spec\":{\"mtu\":68}}");
+    check_refused("lanes",
+                  "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"spec\":{\"mtu\":4294967297}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"spec\":{\"mtv\":1500}}");
+    check_refused("lanes", "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"spec\":{}},"
+                           "{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"spec\":{}}");
+    /* two lanes, one name */
+    check_refused("lanes", "{\"fleet\":\"a-b\",\"group\":\"c\",\"index\":0,\"spec\":{}},"
+                           "{\"fleet\":\"a\",\"group\":\"b-c\",\"index\":0,\"spec\":{}}");
+
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[]}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[0]}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0,"
+                            "\"weight\":0}]}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0,"
+                            "\"weight\":99999}]}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0},"
+                            "{\"index\":0}]}}");
+
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"replay\"}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"magic\","
+                          "\"group\":\"g\"}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"group\":\"g\"}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"../../etc\",\"group\":\"g\"}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"e\\u0000x\",\"group\":\"g\"}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"eth0\",\"mtu\":1500,\"group\":\"g\"}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"eth0\",\"group\":\"g\"},\"before\":{\"ifindex\":0}}");
+    /* one interface, two taps */
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"eth0\",\"group\":\"g\"}},"
+                          "{\"fleet\":\"f\",\"name\":\"u\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"eth0\",\"group\":\"g\"}}");
+}
+
+static void test_unknown_keys_get_a_suggestion(void **state)
+{
+    (void)state;
+    struct pk_error err = { 0 };
+    struct pk_tap *tap = NULL;
+    json_t *body =
+        json_pack("{s:s,s:s,s:s}", "kind", "interface", "interfase", "eth0", "group", "g");
+    assert_int_equal(pk_tap_parse("pk3f2a", "f", "t", body, &tap, &err), PK_E_INVALID);
+    assert_non_null(strstr(err.hint, "'interface'"));
+    json_decref(body);
+}
+
+static void test_lists_have_limits(void **state)
+{
+    (void)state;
+    struct pk_plane plane = { 0 };
+    struct pk_error err = { 0 };
+    int r = 0;
+    for (unsigned i = 0; r == 0; i++) {
+        struct pk_group *group = NULL;
+        char name[16];
+        const struct pk_broker_share share = { 0, 1 };
+        assert_true(i <= PK_NODE_GROUPS_MAX);
+        (void)snprintf(name, sizeof(name), "g%u", i);
+        assert_int_equal(pk_group_new("f", name, &share, 1, &group, NULL), 0);
+        r = pk_plane_add_group_take(&plane, group, &err);
+        if (r < 0)
+            pk_group_free(group);
+    }
+    assert_int_equal(r, PK_E_NOSPACE);
+    assert_int_equal(plane.group_count, PK_NODE_GROUPS_MAX);
+    assert_true(err.hint[0] != '\0');
+    pk_plane_done(&plane);
+}
+
+static void test_when_memory_runs_out(void **state)
+{
+    (void)state;
+    bool reached = true;
+    for (unsigned long nth = 1; reached; nth++) {
+        struct pk_plane plane = { 0 };
+        pk_alloc_fail_nth(nth);
+        int r = parse(GOOD, &plane, NULL);
+        reached = pk_alloc_count() >= nth;
+        pk_alloc_fail_nth(0);
+        /* jansson calls some of its own failed allocations a syntax error */
+        assert_true(reached ? r == PK_E_NOMEM || r == PK_E_INVALID : r == 0);
+        pk_plane_done(&plane);
+    }
+}
+
+static void test_file(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/picket-plane-XXXXXX", path[64];
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof(path), "%s/plane.json", dir);
+    struct pk_plane plane = { .lane_count = 1 };
+    struct pk_error err = { 0 };
+    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), 0); /* none yet */
+    assert_int_equal(plane.lane_count, 0);
+    assert_int_equal(parse(GOOD, &plane, &err), 0);
+    assert_int_equal(pk_plane_save(&plane, path, &err), 0);
+    pk_plane_done(&plane);
+    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), 0);
+    assert_int_equal(plane.tap_count, 2);
+
+    /* A full disk: the call fails with a hint, the old file stays. */
+    int r = pk_plane_save(&plane, "/dev/full/plane.json", &err);
+    assert_true(r < 0);
+    pk_plane_done(&plane);
+    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), 0);
+    pk_plane_done(&plane);
+
+    assert_int_equal(pk_file_write(path, "{\"version\":1,", 13, 0600, &err), 0);
+    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), PK_E_INVALID);
+    assert_non_null(strstr(err.hint, "packets still flow"));
+    assert_int_equal(pk_rm_rf(dir, NULL), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_read_and_write_back),
+        cmocka_unit_test(test_every_cut_of_the_file_is_refused),
+        cmocka_unit_test(test_hostile_content_is_refused),
+        cmocka_unit_test(test_unknown_keys_get_a_suggestion),
+        cmocka_unit_test(test_lists_have_limits),
+        cmocka_unit_test(test_when_memory_runs_out),
+        cmocka_unit_test(test_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
