@@ -93,6 +93,7 @@ struct pk_http_server_options {
 };
 int pk_http_server_start(const struct pk_http_server_options *options,
                          struct pk_http_server **ret_server, struct pk_error *err);
+uint16_t pk_http_server_port(const struct pk_http_server *server); /* as bound; 0 without TCP */
 void pk_http_server_stop(struct pk_http_server *server); /* waits for running handlers; NULL ok */
 PK_DEFINE_CLEANUP(struct pk_http_server, pk_http_server_stop);
 
