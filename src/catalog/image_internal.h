@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the files that build images. The way of an image: recipe (image.yaml) -> builder stage (a
+ * folder that Debian's packages are unpacked into) -> final stage (the programs with the libraries
+ * that they link, and the files named) -> layer -> archive -> Podman.
+ */
+#ifndef PICKET_CATALOG_IMAGE_INTERNAL_H
+#define PICKET_CATALOG_IMAGE_INTERNAL_H
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#include "base/common.h"
+#include "base/error.h"
+#include "base/str.h"
+#include "catalog/catalog.h"
+
+/* Counts up when equal recipes come to build other images. */
+#define PK_IMAGE_FORMAT 1
+
+/* ---- image_recipe.c ---- */
+
+/* One version line of image.yaml. */
+struct pk_recipe {
+    char *release;              /* "bookworm" */
+    struct pk_strv suites;      /* "bookworm-backports" ... */
+    struct pk_strv packages;    /* "suricata/bookworm-backports" ... */
+    struct pk_strv programs;    /* absolute paths in the builder stage */
+    struct pk_strv files;       /* files or folders, absolute */
+    struct pk_strv directories; /* empty folders made in the image: places to mount */
+    struct pk_strv command;     /* the image's default command */
+    struct pk_strv check;       /* must end well in the final stage */
+    char hash[65];              /* SHA-256 over all of it and PK_IMAGE_FORMAT */
+};
+/* Reads dir/image.yaml. Faults have positions in it. PK_E_NOTFOUND when it has no such version. */
+int pk_recipe_load(const char *dir, const char *version, struct pk_recipe *ret_recipe,
+                   struct pk_error *err);
+void pk_recipe_done(struct pk_recipe *recipe);
+
+/* ---- image_debian.c ---- */
+
+/* Unpacks the recipe's packages and all that they depend on into the new folder root, with the
+ * package mirrors and keys that this host's apt has (or PICKET_DEBIAN_MIRROR and
+ * PICKET_DEBIAN_SECURITY_MIRROR). Nothing of the host's own package state changes. *ret_packages:
+ * "name version", sorted. */
+int pk_debian_unpack(const struct pk_recipe *recipe, const char *root, const char *tmp_dir,
+                     void (*on_line)(void *arg, const char *line), void *on_line_arg,
+                     struct pk_strv *ret_packages, struct pk_error *err);
+
+/* ---- image_tree.c ---- */
+
+struct pk_tree_entry {
+    char *path;   /* absolute in the image */
+    char type;    /* 'f' file, 'l' link, 'd' folder */
+    char *target; /* of a link */
+    char *data;   /* contents when made here; NULL = of the builder stage */
+    uint64_t size;
+    mode_t mode;
+    int64_t mtime; /* seconds */
+};
+/* What goes into the final stage, sorted by path. */
+struct pk_tree {
+    struct pk_tree_entry *entries;
+    size_t count, capacity;
+    int64_t newest; /* latest mtime of the files */
+    uint64_t bytes; /* of all files */
+};
+/* Chooses the files of the final stage from the builder stage. PK_E_NOTFOUND when a program, file
+ * or library is missing there. */
+int pk_tree_choose(const char *root, const struct pk_recipe *recipe, struct pk_tree *ret_tree,
+                   struct pk_error *err);
+void pk_tree_done(struct pk_tree *tree);
+
+/* ---- image_archive.c ---- */
+
+/* Writes the tree as a tar file; equal trees give equal bytes. root: where the files are. */
+int pk_tree_write_tar(const struct pk_tree *tree, const char *root, const char *path,
+                      struct pk_error *err);
+struct pk_image_meta {
+    const char *name; /* "localhost/picket/suricata:7" */
+    const struct pk_strv *command;
+    json_t *labels;  /* borrowed */
+    int64_t created; /* seconds */
+};
+/* Wraps a layer (tar) as an archive that 'podman load' takes. *ret_digest: "sha256:..." which
+ * Podman will call the image; pk_free(). */
+int pk_image_write_archive(const char *layer_path, const struct pk_image_meta *meta,
+                           const char *path, char **ret_digest, struct pk_error *err);
+
+/* ---- image_load.c ---- */
+
+/* The image's id in Podman ("sha256:..."), or NULL in *ret_digest when there is none of that name
+ * or id. */
+int pk_podman_image_id(const char *socket, const char *image, char **ret_digest,
+                       struct pk_error *err);
+/* Loads an archive: through the REST socket when a service listens there, else with the podman
+ * program. */
+int pk_podman_image_load(const char *socket, const char *archive_path, struct pk_error *err);
+
+#endif
