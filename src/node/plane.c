@@ -479,9 +479,13 @@ static int parse_before(const json_t *json, struct pk_tap_before *ret_before, st
     json_array_foreach(offloads, i, item)
     {
         const char *text = json_is_string(item) ? json_string_value(item) : "";
-        for (unsigned bit = 1; bit <= PK_OFFLOADS_TAP; bit <<= 1)
-            if ((bit & PK_OFFLOADS_TAP) != 0 && strcmp(pk_offload_name(bit), text) == 0)
-                before.offloads |= bit;
+        unsigned bit = 1;
+        while (bit <= PK_OFFLOADS_TAP &&
+               ((bit & PK_OFFLOADS_TAP) == 0 || strcmp(pk_offload_name(bit), text) != 0))
+            bit <<= 1;
+        if (bit > PK_OFFLOADS_TAP)
+            return pk_fail(err, PK_E_INVALID, "tap: before: '%.40s' is no offload", text);
+        before.offloads |= bit;
     }
     *ret_before = before;
     return 0;

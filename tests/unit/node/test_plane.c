@@ -137,6 +137,9 @@ static void test_hostile_content_is_refused(void **state)
                           "\"interface\":\"eth0\",\"mtu\":1500,\"group\":\"g\"}}");
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
                           "\"interface\":\"eth0\",\"group\":\"g\"},\"before\":{\"ifindex\":0}}");
+    check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
+                          "\"interface\":\"eth0\",\"group\":\"g\"},\"before\":{\"ifindex\":1,"
+                          "\"offloads\":[\"warp\"]}}");
     /* one interface, two taps */
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"interface\","
                           "\"interface\":\"eth0\",\"group\":\"g\"}},"
@@ -182,6 +185,7 @@ static void test_lists_have_limits(void **state)
 static void test_when_memory_runs_out(void **state)
 {
     (void)state;
+    json_t *want = json_loads(GOOD, 0, NULL);
     bool reached = true;
     for (unsigned long nth = 1; reached; nth++) {
         struct pk_plane plane = { 0 };
@@ -189,10 +193,17 @@ static void test_when_memory_runs_out(void **state)
         int r = parse(GOOD, &plane, NULL);
         reached = pk_alloc_count() >= nth;
         pk_alloc_fail_nth(0);
-        /* jansson calls some of its own failed allocations a syntax error */
-        assert_true(reached ? r == PK_E_NOMEM || r == PK_E_INVALID : r == 0);
+        /* jansson calls some of its own failed allocations a syntax error, or goes on with an
+         * empty text; what matters is that nothing is half read */
+        assert_true(reached || r == 0);
+        if (r == 0) {
+            json_t *json = pk_plane_to_json(&plane);
+            assert_true(json_equal(json, want));
+            json_decref(json);
+        }
         pk_plane_done(&plane);
     }
+    json_decref(want);
 }
 
 static void test_file(void **state)
