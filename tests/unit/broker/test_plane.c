@@ -102,7 +102,7 @@ static void delivers_and_counts(void **state)
     for (unsigned i = 0; i < FRAMES; i++) {
         uint8_t frame[128];
         size_t len = net_frame(frame, 60 + i % 60, i % 2 ? 6 : 17, 0x0a000000 + i % 50, 0x0a010000,
-                               (uint16_t)(1024 + i), 80);
+                               (uint16_t)(20000 + i), 80);
         unsigned lane = 99;
         const char *reason = NULL;
         OK(pk_broker_decide(plane.broker, "f/g", frame, len, &lane, &reason, &err));
