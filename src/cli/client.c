@@ -34,7 +34,8 @@ static const char *reason_of_serve(const json_t *state)
 static int explain(const struct pk_ctx *ctx, int r, struct pk_error *err)
 {
     /* Only our own connection: the server's answer that its agent is away has a hint of its own. */
-    if (r != PK_E_UNREACHABLE || err == NULL || ctx->server != NULL || err->hint[0] != '\0')
+    if (r != PK_E_UNREACHABLE || err == NULL || ctx->server != NULL ||
+        !pk_str_starts(err->msg, "cannot reach "))
         return r;
     PK_JSON state = pk_up_state(ctx);
     const char *reason = reason_of_serve(state);
