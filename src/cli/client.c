@@ -24,10 +24,12 @@ static const char *reason_of_serve(const json_t *state)
 {
     size_t i;
     json_t *row;
-    json_array_foreach(json_object_get(state, "processes"), i,
-                       row) if (strcmp(pk_json_string_or(row, "name", ""), "serve") == 0 &&
-                                strcmp(pk_json_string_or(row, "state", ""), "ready") !=
-                                    0) return pk_json_string_or(row, "reason", "");
+    json_array_foreach(json_object_get(state, "processes"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), "serve") == 0 &&
+            strcmp(pk_json_string_or(row, "state", ""), "ready") != 0)
+            return pk_json_string_or(row, "reason", "");
+    }
     return "";
 }
 
