@@ -2,6 +2,7 @@
 /* picket serve: the server in the foreground. */
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "node/node.h"
 #include "serve/serve.h"
 
 struct serve_args {
@@ -30,7 +31,8 @@ static int run(struct pk_ctx *ctx, const void *args, int argc, char **argv, stru
                                               .listen = given->listen,
                                               .cert_file = given->cert,
                                               .key_file = given->key,
-                                              .group = given->group };
+                                              .group = given->group,
+                                              .lane_netns = pk_lane_netns_path };
     return pk_serve_run(&options, err);
 }
 

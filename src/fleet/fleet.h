@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keeps fleets as their revisions say: plans, applies, watches and repairs. Owns one reconciler thread
- * per manager; the functions below are safe from any thread. What is done for an apply and for a repair
- * is the same code: observe, plan, carry out.
+ * Keeps fleets as their revisions say: plans, applies, watches and repairs. Owns one reconciler
+ * thread per manager; the functions below are safe from any thread. What is done for an apply and
+ * for a repair is the same code: observe, plan, carry out.
  */
 #ifndef PICKET_FLEET_FLEET_H
 #define PICKET_FLEET_FLEET_H
@@ -23,13 +23,16 @@ struct pk_manager_options {
     struct pk_catalog *catalog; /* borrowed, as the next three */
     struct pk_engine *engine;
     struct pk_state *state;
-    struct pk_events *events;   /* for the numbers in status; NULL in tests */
-    const char *node_socket;    /* NULL = <run>/node.sock */
+    struct pk_events *events; /* for the numbers in status; NULL in tests */
+    const char *node_socket;  /* NULL = <run>/node.sock */
+    /* Where the agent puts a lane's network namespace (pk_lane_netns_path(); node is not below
+     * fleet, so it is handed in). */
+    char *(*lane_netns)(const char *tag, const char *fleet, const char *group, unsigned index);
 };
 int pk_manager_start(const struct pk_manager_options *options, struct pk_manager **ret_manager,
                      struct pk_error *err);
-/* Stops the reconciler; sensors go on. An apply under way is cut off after its step, and is taken up
- * by the next start. */
+/* Stops the reconciler; sensors go on. An apply under way is cut off after its step, and is taken
+ * up by the next start. */
 void pk_manager_stop(struct pk_manager *manager);
 PK_DEFINE_CLEANUP(struct pk_manager, pk_manager_stop);
 
@@ -40,7 +43,7 @@ struct pk_plan_request {
     const char *document;      /* YAML text */
     const char *document_name; /* for errors */
     const char *fleet;
-    uint64_t revision;         /* rollback */
+    uint64_t revision; /* rollback */
     bool remove;
 };
 int pk_manager_plan(struct pk_manager *manager, const struct pk_plan_request *request,
@@ -53,9 +56,10 @@ int pk_manager_plan_get(struct pk_manager *manager, const char *id, json_t **ret
  * pk_manager_progress. */
 int pk_manager_apply(struct pk_manager *manager, const char *plan_id, const char *user,
                      const char *reason, uint64_t *ret_revision, struct pk_error *err);
-/* Journal of a revision: {"fleet","revision","outcome","detail","steps":[{"op","kind","name","reason",
- * "state":"pending|running|done|failed","startedAt","finishedAt","detail"}],"version":N}. Waits up to
- * wait_ms for a version above after. */
+/* Journal of a revision:
+ * {"fleet","revision","outcome","detail","steps":[{"op","kind","name","reason",
+ * "state":"pending|running|done|failed","startedAt","finishedAt","detail"}],"version":N}. Waits up
+ * to wait_ms for a version above after. */
 int pk_manager_progress(struct pk_manager *manager, const char *fleet, uint64_t revision,
                         uint64_t after, unsigned wait_ms, json_t **ret_progress,
                         struct pk_error *err);

@@ -195,7 +195,8 @@ static int open_all(struct pk_serve *serve, struct pk_error *err)
                                                 .catalog = serve->catalog,
                                                 .engine = serve->engine,
                                                 .state = serve->state,
-                                                .events = serve->events };
+                                                .events = serve->events,
+                                                .lane_netns = options->lane_netns };
     if (r >= 0)
         r = pk_manager_start(&manager, &serve->manager, err);
     if (r >= 0)

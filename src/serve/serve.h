@@ -18,6 +18,8 @@ struct pk_serve_options {
     const char *listen;               /* "ADDR:PORT" or "[ADDR]:PORT" for TLS, or NULL */
     const char *cert_file, *key_file; /* PEM, with listen */
     const char *group;                /* whose members may use the unix socket; NULL = none */
+    /* pk_lane_netns_path(): see pk_manager_options. */
+    char *(*lane_netns)(const char *tag, const char *fleet, const char *group, unsigned index);
 };
 /* The daemon: runs until SIGTERM or SIGINT, then finishes the running step and seals the events.
  * PK_E_CONFLICT when another serve has the state folder: the message names its pid. */
