@@ -30,6 +30,7 @@ enum pk_probe_kind {
 /* One version line of a package ("7", "8"): what is the same for each unit of it. */
 struct pk_package_version {
     char *version;       /* the line: "7" */
+    struct pk_strv known; /* full versions that were tried: "7.0.10" */
     char *image;         /* local image name built from the recipe: "localhost/picket/suricata:7" */
     struct pk_strv argv; /* command in the container */
     struct pk_strv capabilities; /* "NET_RAW" ... */
