@@ -17,29 +17,29 @@
 
 /* clang-format off */
 /* What may be said for all versions (under "defaults") and again for one. */
-#define RUN_ROWS(prefix, type, m)                                                                       \
+#define RUN_ROWS(prefix, T, m)                                                                       \
     { .path = prefix "argv", .type = PK_FIELD_LIST, .min = 1, .max = 64,                                \
-      .at = PK_AT(type, m.argv), .example = "[/usr/bin/suricata, -c, /etc/picket/suricata.yaml]",       \
+      .at = PK_AT(T, m.argv), .example = "[/usr/bin/suricata, -c, /etc/picket/suricata.yaml]",       \
       .help = "The command in the container. No shell reads it." },                                     \
     { .path = prefix "argv[]", .type = PK_FIELD_STRING, .min = 1, .max = 4096,                          \
       .what = "text of 1 to 4096 characters", .help = "One argument." },                                \
     { .path = prefix "capabilities", .type = PK_FIELD_LIST, .max = 3,                                   \
-      .at = PK_AT(type, m.capabilities), .example = "[NET_RAW]",                                        \
+      .at = PK_AT(T, m.capabilities), .example = "[NET_RAW]",                                        \
       .help = "Linux capabilities that the tool keeps: NET_RAW, SYS_NICE, IPC_LOCK. All others are dropped." }, \
     { .path = prefix "capabilities[]", .type = PK_FIELD_STRING, .min = 1,                               \
       .pattern = "^(NET_RAW|SYS_NICE|IPC_LOCK)$", .what = "NET_RAW, SYS_NICE or IPC_LOCK",              \
       .help = "A capability." },                                                                        \
     { .path = prefix "configDir", .type = PK_FIELD_STRING, .min = 2, .max = 200,                        \
-      .pattern = PATH_PATTERN, .what = PATH_WORDS, .at = PK_AT(type, m.config_dir),                     \
+      .pattern = PATH_PATTERN, .what = PATH_WORDS, .at = PK_AT(T, m.config_dir),                     \
       .example = "/etc/picket", .help = "Where the tool finds its configuration; read-only." },         \
     { .path = prefix "logDir", .type = PK_FIELD_STRING, .min = 2, .max = 200,                           \
-      .pattern = PATH_PATTERN, .what = PATH_WORDS, .at = PK_AT(type, m.log_dir),                        \
+      .pattern = PATH_PATTERN, .what = PATH_WORDS, .at = PK_AT(T, m.log_dir),                        \
       .example = "/var/log/suricata", .help = "Where the tool writes its logs." },                      \
     { .path = prefix "runDir", .type = PK_FIELD_STRING, .min = 2, .max = 200,                           \
-      .pattern = PATH_PATTERN, .what = PATH_WORDS, .at = PK_AT(type, m.run_dir),                        \
+      .pattern = PATH_PATTERN, .what = PATH_WORDS, .at = PK_AT(T, m.run_dir),                        \
       .example = "/run/suricata", .help = "Where the tool makes its sockets." },                        \
-    { .path = prefix "logs", .type = PK_FIELD_LIST, .max = 32, .at = PK_AT(type, m.logs),               \
-      .at_count = PK_AT(type, m.log_count), .elem_size = sizeof(struct pk_log_row),                     \
+    { .path = prefix "logs", .type = PK_FIELD_LIST, .max = 32, .at = PK_AT(T, m.logs),               \
+      .at_count = PK_AT(T, m.log_count), .elem_size = sizeof(struct pk_log_row),                     \
       .help = "The logs that are followed." },                                                          \
     { .path = prefix "logs[]", .type = PK_FIELD_MAP, .help = "One kind of log.",                        \
       .example = "{glob: \"eve-*.json\", format: eve}" },                                               \
@@ -52,24 +52,24 @@
       .at = PK_AT(struct pk_log_row, format), .help = "How the lines are read: `eve` or `zeek-json`." }, \
     { .path = prefix "probe", .type = PK_FIELD_MAP, .help = "How to know that the tool works." },       \
     { .path = prefix "probe.kind", .type = PK_FIELD_CHOICE, .flags = PK_FIELD_REQUIRED,                 \
-      .choices = "none|suricata", .example = "suricata", .at = PK_AT(type, m.probe),                    \
+      .choices = "none|suricata", .example = "suricata", .at = PK_AT(T, m.probe),                    \
       .help = "`suricata`: asks Suricata's command socket; `none`: running is ready." },                \
     { .path = prefix "probe.socket", .type = PK_FIELD_STRING, .min = 1, .max = 64,                      \
       .pattern = FILE_PATTERN, .what = "a file name", .example = "command.socket",                      \
-      .at = PK_AT(type, m.probe_socket), .help = "The socket, in the run folder." },                    \
-    { .path = prefix "reload", .type = PK_FIELD_STRING, .max = 64, .at = PK_AT(type, m.reload),         \
+      .at = PK_AT(T, m.probe_socket), .help = "The socket, in the run folder." },                    \
+    { .path = prefix "reload", .type = PK_FIELD_STRING, .max = 64, .at = PK_AT(T, m.reload),         \
       .example = "\"\"", .help = "How changed values are taken without a restart; empty: by restart." }, \
     { .path = prefix "stopTimeout", .type = PK_FIELD_DURATION, .min = PK_NSEC_PER_SEC,                  \
-      .max = 600 * PK_NSEC_PER_SEC, .at = PK_AT(type, m.stop_timeout), .example = "20s",                \
+      .max = 600 * PK_NSEC_PER_SEC, .at = PK_AT(T, m.stop_timeout), .example = "20s",                \
       .derived = "`10s`", .help = "How long the tool may take to end before it is killed." },           \
     { .path = prefix "pidsMax", .type = PK_FIELD_INT, .min = 1, .max = 4096,                            \
-      .at = PK_AT(type, m.pids_max), .example = "64", .derived = "`128`",                               \
+      .at = PK_AT(T, m.pids_max), .example = "64", .derived = "`128`",                               \
       .help = "Processes and threads at most." },                                                       \
     { .path = prefix "nofile", .type = PK_FIELD_INT, .min = 64, .max = 1048576,                         \
-      .at = PK_AT(type, m.nofile), .example = "1024", .derived = "`1024`",                              \
+      .at = PK_AT(T, m.nofile), .example = "1024", .derived = "`1024`",                              \
       .help = "Open files at most." },                                                                  \
     { .path = prefix "tmpfs", .type = PK_FIELD_BYTES, .min = 65536, .max = 1LL << 40,                   \
-      .at = PK_AT(type, m.tmpfs_bytes), .example = "16MiB", .derived = "`16MiB`",                       \
+      .at = PK_AT(T, m.tmpfs_bytes), .example = "16MiB", .derived = "`16MiB`",                       \
       .help = "Size of /tmp, in memory." }
 
 #define MANIFEST struct pk_manifest_rows

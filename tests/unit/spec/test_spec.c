@@ -5,12 +5,13 @@
 
 #include "spec/schema.h"
 
-static const char *const small = "apiVersion: picket.dev/v1alpha1\n"
-                                 "kind: Fleet\n"
-                                 "metadata: {name: f}\n"
-                                 "spec:\n"
-                                 "  taps: [{name: t, replay: }]\n"
-                                 "  groups: [{name: g, taps: [t], tools: [{package: suricata@7}]}]\n";
+static const char *const small =
+    "apiVersion: picket.dev/v1alpha1\n"
+    "kind: Fleet\n"
+    "metadata: {name: f}\n"
+    "spec:\n"
+    "  taps: [{name: t, replay: }]\n"
+    "  groups: [{name: g, taps: [t], tools: [{package: suricata@7}]}]\n";
 
 static struct pk_fleet_spec *parse_good(const char *text)
 {
