@@ -264,8 +264,10 @@ static int judge(const json_t *journal, struct pk_error *err)
     size_t done = 0, i;
     json_t *step;
     const json_t *steps = json_object_get(journal, "steps");
-    json_array_foreach(steps, i, step) done +=
-        strcmp(pk_json_string_or(step, "state", ""), "done") == 0;
+    json_array_foreach(steps, i, step)
+    {
+        done += strcmp(pk_json_string_or(step, "state", ""), "done") == 0;
+    }
     const char *detail = pk_json_string_or(journal, "detail", "");
     (void)pk_fail(err, PK_E_PARTIAL, "revision %lld %s after %zu of %zu steps%s%s",
                   (long long)pk_json_int_or(journal, "revision", 0),

@@ -249,7 +249,10 @@ static int print_all(const struct pk_ctx *ctx, struct watch *watch, const json_t
         return pk_out_document(ctx, document, err);
     }
     if (ctx->output == PK_OUT_NAME) {
-        json_array_foreach(list, i, status) printf("%s\n", pk_json_string_or(status, "fleet", ""));
+        json_array_foreach(list, i, status)
+        {
+            printf("%s\n", pk_json_string_or(status, "fleet", ""));
+        }
         return 0;
     }
     if (count == 0)

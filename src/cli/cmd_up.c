@@ -53,8 +53,11 @@ static const json_t *process_row(const json_t *state, const char *name)
 {
     size_t i;
     json_t *row;
-    json_array_foreach(json_object_get(state, "processes"), i,
-                       row) if (strcmp(pk_json_string_or(row, "name", ""), name) == 0) return row;
+    json_array_foreach(json_object_get(state, "processes"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), name) == 0)
+            return row;
+    }
     return NULL;
 }
 

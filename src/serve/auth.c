@@ -172,8 +172,11 @@ static const char *key_of_name(json_t *rows, const char *name)
 {
     const char *key;
     json_t *row;
-    json_object_foreach(
-        rows, key, row) if (pk_str_equal(pk_json_string_or(row, "name", NULL), name)) return key;
+    json_object_foreach(rows, key, row)
+    {
+        if (pk_str_equal(pk_json_string_or(row, "name", NULL), name))
+            return key;
+    }
     return NULL;
 }
 
