@@ -232,8 +232,8 @@ static int follow_loop(struct progress *progress, struct pk_http_client *client,
         journal = next;
         version = pk_json_int_or(journal, "version", 0);
         draw(progress, json_object_get(journal, "steps"));
-        const char *outcome = pk_json_string_or(journal, "outcome", "");
-        if (strcmp(outcome, "applying") != 0 && strcmp(outcome, "interrupted") != 0) {
+        /* "interrupted": a later apply took its place. */
+        if (strcmp(pk_json_string_or(journal, "outcome", ""), "applying") != 0) {
             *ret_journal = PK_TAKE(journal);
             return 0;
         }

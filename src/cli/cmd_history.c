@@ -21,7 +21,7 @@ static const struct pk_opt history_opts[] = {
       "how many revisions, newest first (20)", NULL },
 };
 static const struct pk_table_column history_columns[] = {
-    { "REV", "revision", 1, true, NULL },   { "WHEN", "createdAt", 1, false, "ago" },
+    { "REV", "number", 1, true, NULL },     { "WHEN", "createdAt", 1, false, "ago" },
     { "WHO", "user", 2, false, NULL },      { "OUTCOME", "outcome", 1, false, "state" },
     { "REASON", "reason", 2, false, NULL }, { "DETAIL", "detail", 3, false, NULL },
     { "PLAN", "plan", 0, false, NULL },
@@ -48,7 +48,7 @@ static int run_history(struct pk_ctx *ctx, const void *args, int argc, char **ar
     if (r < 0)
         return r;
     return pk_out_table(ctx, history, json_object_get(history, "revisions"), history_columns,
-                        PK_ARRAY_SIZE(history_columns), "revision", err);
+                        PK_ARRAY_SIZE(history_columns), "number", err);
 }
 
 static const struct pk_arg fleet_pos[] = {

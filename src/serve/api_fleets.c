@@ -8,7 +8,7 @@
 #include "base/str.h"
 #include "serve/internal.h"
 
-#define MAX_HISTORY   1000u
+#define MAX_HISTORY   500u
 #define MAX_WAIT_MS   30000u
 #define WAIT_SLICE_MS 500u /* so that a stop of the server never waits longer for a long poll */
 #define MAX_LOG_LINES 10000u
@@ -101,7 +101,8 @@ int pk_api_progress(void *arg, struct pk_http_request *request, struct pk_error 
         if (r < 0)
             return r;
         wait_ms -= slice;
-        if (wait_ms == 0 || (uint64_t)pk_json_int_or(progress, "version", 0) > after ||
+        bool over = !pk_str_equal(pk_json_string_or(progress, "outcome", ""), "applying");
+        if (over || wait_ms == 0 || (uint64_t)pk_json_int_or(progress, "version", 0) > after ||
             atomic_load(&serve->stopping))
             return pk_http_reply_json_take(request, 200, PK_TAKE(progress));
     }

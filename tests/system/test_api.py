@@ -155,10 +155,10 @@ def test_life_of_a_fleet(served, tmp_path):
     assert served.finish(served.call("POST", f"/v1/plans/{back['id']}/apply", {"reason": "back"}, expect=202))
 
     history = served.call("GET", "/v1/fleets/life/revisions", expect=200)["revisions"]
-    assert [revision["revision"] for revision in history] == [3, 2, 1]
+    assert [revision["number"] for revision in history] == [3, 2, 1]
     assert history[0]["reason"] == "back" and history[0]["user"] == "root"
     page = served.call("GET", "/v1/fleets/life/revisions?before=3&limit=1", expect=200)["revisions"]
-    assert [revision["revision"] for revision in page] == [2]
+    assert [revision["number"] for revision in page] == [2]
     assert served.call("GET", "/v1/fleets/life/revisions/1", expect=200)["document"] == text
 
     # The agent's routes.

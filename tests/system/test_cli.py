@@ -131,7 +131,7 @@ def test_a_fleet_from_plan_to_delete(served):
     assert "Applied revision 3" in back.stdout and "picket rollback 2" in back.stdout
     history = json.loads(served.cli("history", "-o", "json").stdout)
     check_schema(schema("History"), history)
-    assert [(r["revision"], r["reason"]) for r in history["revisions"]] == [(3, "too wide"), (2, "wider"), (1, "first")]
+    assert [(r["number"], r["reason"]) for r in history["revisions"]] == [(3, "too wide"), (2, "wider"), (1, "first")]
     assert "too wide" in served.cli("history").stdout
     assert len(served.cli("history", "-n", "1", "--no-headers").stdout.splitlines()) == 1
     assert served.cli("diff", "3").stdout.endswith("Nothing to do: what runs is what is wanted.\n")
