@@ -137,6 +137,7 @@ static const struct {
     { "no such image", PK_E_NOTFOUND, HINT_BUILD },
     { "image not known", PK_E_NOTFOUND, HINT_BUILD },
     { "no such container", PK_E_NOTFOUND, HINT_APPLY },
+    { "state improper", PK_E_CONFLICT, "the container does not run: picket logs tells why" },
     { "cgroup", PK_E_UNSUPPORTED,
       "the container runtime does not take to this machine's cgroups: install runc, then picket doctor" },
     { "rlimit", PK_E_DENIED,

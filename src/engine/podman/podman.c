@@ -363,17 +363,7 @@ static int podman_kill(void *self, const char *name, int signo, struct pk_error 
     if (path == NULL)
         return pk_fail(err, PK_E_NOMEM, "%s: out of memory", name);
     struct request request = { .method = "POST", .path = path };
-    struct pk_error killing = { 0 };
-    int r = ask(podman, &request, name, 0, NULL, NULL, &killing);
-    if (r == 0)
-        return 0;
-    PK_JSON container = NULL;
-    if (r == PK_E_IO && inspect(podman, name, &container, NULL) == 0 && container != NULL &&
-        !pk_json_bool_or(container, "State.Running", true))
-        return pk_fail(err, PK_E_CONFLICT, "%s does not run", name);
-    if (err != NULL)
-        *err = killing;
-    return r;
+    return ask(podman, &request, name, 0, NULL, NULL, err);
 }
 
 static int podman_logs(void *self, const char *name, unsigned lines, struct pk_buf *out,
