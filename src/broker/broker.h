@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The traffic plane: XDP programs that take a tap's packets to the lanes of its group, whole flows to
- * one lane. Everything in the kernel is pinned below one folder, so packets flow on when the agent
- * dies; pk_broker_open() takes over what is pinned, without touching the traffic, and renews programs
- * in place when the binary's are newer.
+ * The traffic plane: XDP programs that take a tap's packets to the lanes of its group, whole flows
+ * to one lane. Everything in the kernel is pinned below one folder, so packets flow on when the
+ * agent dies; pk_broker_open() takes over what is pinned, without touching the traffic, and renews
+ * programs in place when the binary's are newer.
  *
  * Keys are "fleet/tap", "fleet/group" and "fleet/group/lane". One thread at a time.
  */
@@ -15,8 +15,12 @@
 #include "base/common.h"
 #include "base/error.h"
 
-#define PK_SLOT_COUNT 65537u /* prime, as Maglev asks (Eisenbud et al., NSDI 2016, section 3.4) */
-#define PK_SLOT_RANGES 64u   /* counters are kept per range of slots */
+#define PK_SLOT_COUNT  65537u /* prime, as Maglev asks (Eisenbud et al., NSDI 2016, section 3.4) */
+#define PK_SLOT_RANGES 64u    /* counters are kept per range of slots */
+/* More of one is PK_E_NOSPACE. */
+#define PK_BROKER_TAPS_MAX   64u
+#define PK_BROKER_GROUPS_MAX 64u
+#define PK_BROKER_LANES_MAX  512u
 
 struct pk_broker;
 
@@ -28,13 +32,15 @@ int pk_broker_open(const struct pk_broker_options *options, struct pk_broker **r
 /* Leaves everything pinned and running. */
 void pk_broker_close(struct pk_broker *broker);
 PK_DEFINE_CLEANUP(struct pk_broker, pk_broker_close);
-/* Detaches and unpins everything. */
+/* Detaches and unpins everything. Afterwards the broker can only be closed. */
 int pk_broker_remove_all(struct pk_broker *broker, struct pk_error *err);
+/* The same without a broker, also for pins that another version left. Absent is success. */
+int pk_broker_remove_pins(const char *pin_dir, struct pk_error *err);
 
 /* A lane: host_ifindex is the veth's outer end in the caller's namespace, the inner end is
  * inner_name in the namespace netns_fd. Attaches the inner XDP program (which turns NAPI on, counts
- * what arrives, and drops and counts while no tool reads) and the guard on the outer end (nothing the
- * lane sends gets out; counted). Idempotent; repairs what is missing. */
+ * what arrives, and drops and counts while no tool reads) and the guard on the outer end (nothing
+ * the lane sends gets out; counted). Idempotent; repairs what is missing. */
 int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
                        int netns_fd, const char *inner_name, struct pk_error *err);
 int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
@@ -48,8 +54,8 @@ struct pk_broker_share {
     unsigned lane;   /* index in the group; the lane was added before */
     unsigned weight; /* 1.. ; 0 = gets no slots */
 };
-/* Builds the slot table (Maglev) and swaps it in at once; lanes that stay keep their slots as far as
- * the shares allow. What cannot be parsed goes to the lane with the lowest index. */
+/* Builds the slot table (Maglev) and swaps it in at once; lanes that stay keep their slots as far
+ * as the shares allow. What cannot be parsed goes to the lane with the lowest index. */
 int pk_broker_group_set(struct pk_broker *broker, const char *key,
                         const struct pk_broker_share *shares, size_t count, struct pk_error *err);
 int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
@@ -69,13 +75,14 @@ bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned if
  *  "lanes":[{"key","slots","sent","sentBytes",     redirected towards the lane by the broker
  *            "packets","bytes",                    arrived in the lane
  *            "ringDropped",                        sent - arrived: the lane's receive ring was full
- *            "unread","blocked"}]}                 arrived while no tool read; tried to leave the lane
- * dropped of a tap: no group, no lane, or a failed redirect. New reference.
+ *            "unread","blocked"}]}                 arrived while no tool read; tried to leave the
+ * lane dropped of a tap: no group, no lane, or a failed redirect. New reference.
  */
 json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err);
 
-/* Decides about one packet exactly as the kernel does (same parser and hash source). For replay tests
- * and benches. *ret_lane = index, *ret_reason = name of the counter it would raise besides packets
+/* Decides about one packet exactly as the kernel does (same parser and hash source). For replay
+ * tests and benches. *ret_lane = index, *ret_reason = name of the counter it would raise besides
+ * packets
  * ("" = parsed whole). */
 int pk_broker_decide(struct pk_broker *broker, const char *group_key, const void *frame, size_t len,
                      unsigned *ret_lane, const char **ret_reason, struct pk_error *err);

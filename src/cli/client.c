@@ -10,12 +10,41 @@
 
 #define MAX_ANSWER (64u << 20)
 
+json_t *pk_up_state(const struct pk_ctx *ctx)
+{
+    json_t *state = NULL;
+    PK_CLEANUP(pk_free_p) char *path = pk_asprintf("%s/up/state.json", ctx->paths.run_dir);
+    if (ctx->server != NULL || path == NULL || pk_json_load(path, &state, NULL) < 0)
+        return NULL;
+    return state;
+}
+
+/* Why the server does not run, where 'picket up' knows it; else "". */
+static const char *reason_of_serve(const json_t *state)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(state, "processes"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), "serve") == 0 &&
+            strcmp(pk_json_string_or(row, "state", ""), "ready") != 0)
+            return pk_json_string_or(row, "reason", "");
+    }
+    return "";
+}
+
 static int explain(const struct pk_ctx *ctx, int r, struct pk_error *err)
 {
     /* Only our own connection: the server's answer that its agent is away has a hint of its own. */
-    if (r != PK_E_UNREACHABLE || err == NULL || ctx->server != NULL || err->hint[0] != '\0')
+    if (r != PK_E_UNREACHABLE || err == NULL || ctx->server != NULL ||
+        !pk_str_starts(err->msg, "cannot reach "))
         return r;
-    (void)pk_fail(err, PK_E_UNREACHABLE, "no server answers on %s/serve.sock", ctx->paths.run_dir);
+    PK_JSON state = pk_up_state(ctx);
+    const char *reason = reason_of_serve(state);
+    (void)pk_fail(err, PK_E_UNREACHABLE, "no server answers on %s/serve.sock%s%s",
+                  ctx->paths.run_dir, reason[0] == '\0' ? "" : ": it ", reason);
+    if (reason[0] != '\0')
+        return pk_hint(err, "%s/up/serve.log says more", ctx->paths.run_dir);
     return pk_hint(err, "start one with 'picket up', or with 'systemctl start picket-serve' where "
                         "systemd runs; or name one with --server");
 }

@@ -25,6 +25,10 @@ int pk_client_plan_file(const struct pk_ctx *ctx, struct pk_http_client *client,
                         json_t **ret_plan, char **ret_text, struct pk_errors *errors,
                         struct pk_error *err);
 
+/* What the supervisor of 'picket up' wrote, see cli/supervisor.h; NULL when there is none or the server
+ * is another machine's. New reference. */
+json_t *pk_up_state(const struct pk_ctx *ctx);
+
 /* Text from elsewhere on a terminal: control characters become '?'. */
 void pk_print_clean(FILE *stream, const char *text);
 /* The escape sequence, or "" where colours are off: "green", "yellow", "red", "bold", "dim", NULL =

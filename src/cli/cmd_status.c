@@ -167,6 +167,27 @@ static void print_troubles(const struct pk_ctx *ctx, const json_t *status)
     }
 }
 
+/* Processes that 'picket up' looks after and that do not answer. */
+static void print_processes(const struct pk_ctx *ctx)
+{
+    PK_JSON state = pk_up_state(ctx);
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(state, "processes"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "state", ""), "ready") == 0)
+            continue;
+        printf("\n%sprocess ", pk_color(ctx, "red"));
+        pk_print_clean(stdout, pk_json_string_or(row, "name", ""));
+        printf("%s does not answer (%lld restarts): ", pk_color(ctx, NULL),
+               (long long)pk_json_int_or(row, "restarts", 0));
+        pk_print_clean(stdout, pk_json_string_or(row, "reason", ""));
+        printf("\n  hint: ");
+        pk_print_clean(stdout, pk_json_string_or(row, "log", ""));
+        printf(" says more\n");
+    }
+}
+
 static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *counters,
                         const json_t *status, struct pk_error *err)
 {
@@ -266,6 +287,7 @@ static int print_all(const struct pk_ctx *ctx, struct watch *watch, const json_t
         if (r >= 0)
             r = print_status(ctx, watch, counters, status, err);
     }
+    print_processes(ctx);
     json_decref(watch->last);
     watch->last = PK_TAKE(counters);
     watch->last_at = watch->now;

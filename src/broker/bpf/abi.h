@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What the BPF programs and the agent have in common: the layout of the pinned maps. It outlives
+ * the binary that wrote it, so a change of anything here raises PK_BROKER_ABI; an agent that finds
+ * another number starts anew instead of misreading it.
+ */
+#ifndef PICKET_BROKER_BPF_ABI_H
+#define PICKET_BROKER_BPF_ABI_H
+
+#include <linux/types.h>
+
+#include "packet/fragment.h"
+#include "packet/hash.h"
+#include "packet/reason.h"
+
+#define PK_BROKER_MAGIC 0x706b6272u /* "pkbr" */
+#define PK_BROKER_ABI   1u
+
+#define PK_TAPS_MAX    64u
+#define PK_GROUPS_MAX  64u
+#define PK_LANES_MAX   512u
+#define PK_RANGES      64u
+#define PK_KEY_SIZE    192u
+#define PK_REASON_ROOM 16u     /* power of 2 */
+#define PK_NO_LANE     0xffffu /* in a slot */
+
+struct pk_meta {
+    __u32 magic;
+    __u32 abi;
+    __u64 seed; /* of the flow hash: stays, or flows would move when the agent is renewed */
+};
+
+/* A group's table: a lane's number per slot, and after the slots the lane for what has no flow. */
+struct pk_slots {
+    __u16 lane[PK_HASH_SLOTS + 1];
+};
+
+struct pk_tap_counters {
+    __u64 packets;
+    __u64 bytes;
+    __u64 redirected;
+    __u64 passed;
+    __u64 dropped;
+    __u64 reasons[PK_REASON_ROOM];
+};
+
+struct pk_range_counters {
+    __u64 packets;
+    __u64 bytes;
+};
+
+struct pk_lane_counters {
+    __u64 sent;
+    __u64 sent_bytes;
+    __u64 packets;
+    __u64 bytes;
+    __u64 unread;
+    __u64 blocked;
+};
+
+/* Records of the agent, kept in maps so that a new agent finds what the old one did. Programs do
+ * not read them. */
+struct pk_tap_record {
+    char key[PK_KEY_SIZE]; /* "" = free */
+    __u64 build;           /* of the programs that are attached */
+    __u32 ifindex;         /* 0 = not attached */
+    __u32 group;
+    __u32 mode; /* enum pk_xdp_mode */
+    __u32 reserved;
+};
+
+struct pk_group_record {
+    char key[PK_KEY_SIZE];
+    __u64 generation; /* of the slot table; 0 = none yet */
+};
+
+struct pk_lane_record {
+    char key[PK_KEY_SIZE];
+    __u64 build;
+    __u32 host_ifindex;
+    __u32 inner_ifindex;
+    __u32 index; /* in its group */
+    __u32 reserved;
+};
+
+#define PK_ASSERT_SIZE(type, bytes) \
+    _Static_assert(sizeof(type) == (bytes), #type " is part of the pinned layout")
+PK_ASSERT_SIZE(struct pk_meta, 16);
+PK_ASSERT_SIZE(struct pk_slots, 131076);
+PK_ASSERT_SIZE(struct pk_tap_counters, 168);
+PK_ASSERT_SIZE(struct pk_range_counters, 16);
+PK_ASSERT_SIZE(struct pk_lane_counters, 48);
+PK_ASSERT_SIZE(struct pk_tap_record, 216);
+PK_ASSERT_SIZE(struct pk_group_record, 200);
+PK_ASSERT_SIZE(struct pk_lane_record, 216);
+PK_ASSERT_SIZE(struct pk_fragment_key, 40);
+PK_ASSERT_SIZE(struct pk_fragment_entry, 16);
+_Static_assert(PK_REASON_COUNT <= PK_REASON_ROOM, "a reason has no counter");
+_Static_assert((PK_HASH_SLOTS >> 10) == PK_RANGES,
+               "a range is 1,024 slots; the last takes one more");
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel's counters as JSON. */
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "base/alloc.h"
+#include "broker/internal.h"
+#include "packet/flow.h"
+
+/* Adds up one element over all CPUs. values = uint64_t members of the element. */
+static int sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t index, uint64_t *ret_sums,
+               size_t values, struct pk_error *err)
+{
+    int cpus = libbpf_num_possible_cpus();
+    if (cpus < 1)
+        return pk_fail(err, PK_E_INTERNAL, "cannot tell the number of CPUs");
+    PK_CLEANUP(pk_free_p)
+    uint64_t *each = pk_zalloc_array((size_t)cpus, values * sizeof *each);
+    if (each == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    if (bpf_map_lookup_elem(broker->maps[map], &index, each) < 0)
+        return pk_fail_errno(err, errno, "cannot read the counters");
+    memset(ret_sums, 0, values * sizeof *ret_sums);
+    for (size_t i = 0; i < (size_t)cpus * values; i++)
+        ret_sums[i % values] += each[i];
+    return 0;
+}
+
+#define SUM(broker, map, index, ret_counters, err) \
+    sum((broker), (map), (index), (uint64_t *)(ret_counters), sizeof *(ret_counters) / 8, (err))
+
+static int add_tap(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
+{
+    struct pk_tap_counters count;
+    int r = SUM(broker, PK_MAP_TAP_COUNTS, id, &count, err);
+    if (r < 0)
+        return r;
+    json_t *reasons = json_object();
+    for (unsigned i = 1; i < PK_REASON_COUNT; i++)
+        if (count.reasons[i] != 0)
+            json_object_set_new(reasons, pk_reason_name(i),
+                                json_integer((json_int_t)count.reasons[i]));
+    json_array_append_new(
+        list,
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "key", broker->taps[id].key, "packets",
+                  (json_int_t)count.packets, "bytes", (json_int_t)count.bytes, "redirected",
+                  (json_int_t)count.redirected, "passed", (json_int_t)count.passed, "dropped",
+                  (json_int_t)count.dropped, "reasons", reasons));
+    return 0;
+}
+
+static int add_group(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
+{
+    json_t *ranges = json_array();
+    for (uint32_t i = 0; i < PK_RANGES; i++) {
+        struct pk_range_counters count;
+        int r = SUM(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i, &count, err);
+        if (r < 0) {
+            json_decref(ranges);
+            return r;
+        }
+        json_array_append_new(ranges, json_pack("{s:I, s:I}", "packets", (json_int_t)count.packets,
+                                                "bytes", (json_int_t)count.bytes));
+    }
+    json_array_append_new(list,
+                          json_pack("{s:s, s:I, s:o}", "key", broker->groups[id].key, "generation",
+                                    (json_int_t)broker->groups[id].generation, "ranges", ranges));
+    return 0;
+}
+
+static int add_lane(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
+{
+    /* What arrived is read before what was sent: what comes between counts as under way, and never
+     * as arrived without having been sent. */
+    struct pk_lane_counters arrived, sent;
+    int r = SUM(broker, PK_MAP_LANE_COUNTS, id, &arrived, err);
+    if (r >= 0)
+        r = SUM(broker, PK_MAP_LANE_COUNTS, id, &sent, err);
+    if (r < 0)
+        return r;
+    json_int_t slots = 0;
+    for (size_t group = 0; group < PK_GROUPS_MAX; group++) {
+        if (broker->tables[group] == NULL)
+            continue;
+        for (size_t i = 0; i < PK_HASH_SLOTS; i++)
+            slots += broker->tables[group]->lane[i] == id;
+    }
+    uint64_t lost = sent.sent > arrived.packets ? sent.sent - arrived.packets : 0;
+    json_array_append_new(
+        list,
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "key", broker->lanes[id].key,
+                  "slots", slots, "sent", (json_int_t)sent.sent, "sentBytes",
+                  (json_int_t)sent.sent_bytes, "packets", (json_int_t)arrived.packets, "bytes",
+                  (json_int_t)arrived.bytes, "ringDropped", (json_int_t)lost, "unread",
+                  (json_int_t)arrived.unread, "blocked", (json_int_t)arrived.blocked));
+    return 0;
+}
+
+json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err)
+{
+    if (pk_broker_check_open(broker, err) < 0)
+        return NULL;
+    json_t *taps = json_array(), *groups = json_array(), *lanes = json_array();
+    json_t *all = json_pack("{s:o, s:o, s:o}", "taps", taps, "groups", groups, "lanes", lanes);
+    int r = all != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    for (uint32_t i = 0; i < PK_TAPS_MAX && r >= 0; i++)
+        if (broker->taps[i].key[0] != '\0')
+            r = add_tap(broker, i, taps, err);
+    for (uint32_t i = 0; i < PK_GROUPS_MAX && r >= 0; i++)
+        if (broker->groups[i].key[0] != '\0')
+            r = add_group(broker, i, groups, err);
+    for (uint32_t i = 0; i < PK_LANES_MAX && r >= 0; i++)
+        if (broker->lanes[i].key[0] != '\0')
+            r = add_lane(broker, i, lanes, err);
+    if (r < 0) {
+        json_decref(all);
+        return NULL;
+    }
+    return all;
+}

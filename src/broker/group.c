@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Groups: the slot tables, and the decision made in user space. */
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+
+#include "base/alloc.h"
+#include "base/fs.h"
+#include "broker/internal.h"
+#include "broker/maglev.h"
+#include "packet/flow.h"
+#include "packet/parse.h"
+
+static int no_group(const char *key, struct pk_error *err)
+{
+    pk_fail(err, PK_E_NOTFOUND, "there is no group %s", key);
+    return pk_hint(err, "set its lanes first");
+}
+
+int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err)
+{
+    for (uint32_t i = 0; i < PK_GROUPS_MAX; i++) {
+        uint32_t map_id, zero = 0;
+        if (broker->groups[i].key[0] == '\0' ||
+            bpf_map_lookup_elem(broker->maps[PK_MAP_TABLES], &i, &map_id) < 0)
+            continue;
+        PK_CLEANUP(pk_close_p) int fd = bpf_map_get_fd_by_id(map_id);
+        PK_CLEANUP(pk_free_p) struct pk_slots *slots = pk_zalloc(sizeof *slots);
+        if (slots == NULL)
+            return pk_fail(err, PK_E_NOMEM, "out of memory");
+        if (fd < 0 || bpf_map_lookup_elem(fd, &zero, slots) < 0)
+            return pk_fail_errno(err, errno, "cannot read the slots of group %s",
+                                 broker->groups[i].key);
+        broker->tables[i] = PK_TAKE(slots);
+    }
+    return 0;
+}
+
+/* Puts a table in force, at once. Takes slots on success. */
+static int swap_table_take(struct pk_broker *broker, uint32_t group, struct pk_slots *slots,
+                           struct pk_error *err)
+{
+    uint32_t zero = 0;
+    PK_CLEANUP(pk_close_p)
+    int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "pk_slots", sizeof zero, sizeof *slots, 1, NULL);
+    if (fd < 0 || bpf_map_update_elem(fd, &zero, slots, BPF_ANY) < 0) {
+        pk_fail_errno(err, errno, "cannot make a slot table");
+        return pk_hint(err, "see 'picket doctor'");
+    }
+    int r = pk_map_write(broker, PK_MAP_TABLES, group, &fd, err);
+    if (r < 0)
+        return r;
+    pk_free(broker->tables[group]);
+    broker->tables[group] = slots;
+    return 0;
+}
+
+static int lane_of(struct pk_broker *broker, const char *group_key, unsigned index)
+{
+    char key[PK_KEY_SIZE + 16];
+    snprintf(key, sizeof key, "%s/%u", group_key, index);
+    return PK_FIND(broker->lanes, key);
+}
+
+int pk_broker_group_set(struct pk_broker *broker, const char *key,
+                        const struct pk_broker_share *shares, size_t count, struct pk_error *err)
+{
+    uint32_t id;
+    bool is_new;
+    int r = pk_broker_check_open(broker, err);
+    if (r >= 0)
+        r = PK_RECORD_TAKE(broker->groups, key, "group", &id, &is_new, err);
+    if (r < 0)
+        return r;
+    if (count > PK_LANES_MAX)
+        return pk_fail(err, PK_E_NOSPACE, "group %s: %zu lanes, %u are the most", key, count,
+                       PK_LANES_MAX);
+    uint16_t numbers[PK_LANES_MAX];
+    uint16_t first = PK_NO_LANE;
+    unsigned lowest = 0;
+    for (size_t i = 0; i < count; i++) {
+        int lane = lane_of(broker, key, shares[i].lane);
+        if (lane < 0) {
+            pk_fail(err, PK_E_NOTFOUND, "group %s: there is no lane %u", key, shares[i].lane);
+            return pk_hint(err, "add the lane first");
+        }
+        for (size_t k = 0; k < i; k++)
+            if (shares[k].lane == shares[i].lane)
+                return pk_fail(err, PK_E_USAGE, "group %s: lane %u has two shares", key,
+                               shares[i].lane);
+        numbers[i] = (uint16_t)lane;
+        /* A lane without weight is being emptied: it gets nothing new. */
+        if (shares[i].weight > 0 && (first == PK_NO_LANE || shares[i].lane < lowest)) {
+            first = (uint16_t)lane;
+            lowest = shares[i].lane;
+        }
+    }
+
+    PK_CLEANUP(pk_free_p) struct pk_slots *slots = pk_zalloc(sizeof *slots);
+    if (slots == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    pk_maglev_fill(shares, count, slots->lane);
+    for (size_t i = 0; i < PK_HASH_SLOTS; i++)
+        slots->lane[i] =
+            slots->lane[i] == PK_MAGLEV_EMPTY ? (uint16_t)PK_NO_LANE : numbers[slots->lane[i]];
+    slots->lane[PK_HASH_SLOTS] = first;
+    if (!is_new && broker->tables[id] != NULL &&
+        memcmp(broker->tables[id], slots, sizeof *slots) == 0)
+        return 0;
+
+    struct pk_group_record record = broker->groups[id];
+    if (is_new) {
+        record = (struct pk_group_record){ 0 };
+        memcpy(record.key, key, strlen(key)); /* its length is checked */
+        for (uint32_t i = 0; i < PK_RANGES && r >= 0; i++)
+            r = pk_map_zero(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i,
+                            sizeof(struct pk_range_counters), err);
+        if (r < 0)
+            return r;
+    }
+    record.generation++;
+    r = swap_table_take(broker, id, slots, err);
+    if (r < 0)
+        return pk_wrap(err, "group %s", key);
+    (void)PK_TAKE(slots);
+    r = pk_map_write(broker, PK_MAP_GROUPS, id, &record, err);
+    if (r >= 0)
+        broker->groups[id] = record;
+    return r;
+}
+
+int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_error *err)
+{
+    int r = pk_broker_check_open(broker, err);
+    if (r < 0)
+        return r;
+    int found = key[0] != '\0' ? PK_FIND(broker->groups, key) : -1;
+    if (found < 0)
+        return 0;
+    uint32_t id = (uint32_t)found;
+    /* A tap's program has the group's number in it, which another group may get. */
+    for (size_t i = 0; i < PK_TAPS_MAX; i++) {
+        if (broker->taps[i].key[0] != '\0' && broker->taps[i].group == id) {
+            pk_fail(err, PK_E_CONFLICT, "the tap %s sends to group %s", broker->taps[i].key, key);
+            return pk_hint(err, "detach the tap first");
+        }
+    }
+    if (bpf_map_delete_elem(broker->maps[PK_MAP_TABLES], &id) < 0 && errno != ENOENT)
+        return pk_fail_errno(err, errno, "group %s: cannot take its slots out", key);
+    pk_free(broker->tables[id]);
+    broker->tables[id] = NULL;
+    struct pk_group_record none = { 0 };
+    r = pk_map_write(broker, PK_MAP_GROUPS, id, &none, err);
+    if (r >= 0)
+        broker->groups[id] = none;
+    return r;
+}
+
+int pk_group_forget_lane(struct pk_broker *broker, uint32_t lane, struct pk_error *err)
+{
+    for (uint32_t group = 0; group < PK_GROUPS_MAX; group++) {
+        if (broker->tables[group] == NULL)
+            continue;
+        PK_CLEANUP(pk_free_p)
+        struct pk_slots *slots = pk_memdup(broker->tables[group], sizeof *slots);
+        if (slots == NULL)
+            return pk_fail(err, PK_E_NOMEM, "out of memory");
+        bool changed = false;
+        for (size_t i = 0; i <= PK_HASH_SLOTS; i++) {
+            if (slots->lane[i] != lane)
+                continue;
+            slots->lane[i] = PK_NO_LANE;
+            changed = true;
+        }
+        if (!changed)
+            continue;
+        int r = swap_table_take(broker, group, slots, err);
+        if (r < 0)
+            return r;
+        (void)PK_TAKE(slots);
+    }
+    return 0;
+}
+
+int pk_broker_decide(struct pk_broker *broker, const char *group_key, const void *frame, size_t len,
+                     unsigned *ret_lane, const char **ret_reason, struct pk_error *err)
+{
+    int group = group_key[0] != '\0' ? PK_FIND(broker->groups, group_key) : -1;
+    if (group < 0 || broker->tables[group] == NULL)
+        return no_group(group_key, err);
+    uint32_t hash = 0;
+    unsigned reason = pk_flow_decide(broker->fragments, frame, len, broker->seed, &hash);
+    uint32_t slot = pk_reason_is_first_lane(reason) ? PK_HASH_SLOTS : pk_hash_slot(hash);
+    uint16_t lane = broker->tables[group]->lane[slot];
+    if (lane == PK_NO_LANE)
+        return pk_fail(err, PK_E_NOTFOUND, "group %s has no lane for this packet", group_key);
+    *ret_lane = broker->lanes[lane].index;
+    *ret_reason = pk_reason_name(reason);
+    return 0;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The broker's inside. What the kernel holds is the truth; the records here are copies of its maps.
+ */
+#ifndef PICKET_BROKER_INTERNAL_H
+#define PICKET_BROKER_INTERNAL_H
+
+#include "broker/bpf/abi.h"
+#include "broker/broker.h"
+
+struct plane_bpf;
+struct pk_fragment_memory;
+
+/* The pinned maps, by the name they have in plane.bpf.c. */
+enum pk_plane_map {
+    PK_MAP_META,
+    PK_MAP_TAPS,
+    PK_MAP_GROUPS,
+    PK_MAP_LANES,
+    PK_MAP_TABLES,
+    PK_MAP_PORTS,
+    PK_MAP_READERS,
+    PK_MAP_FRAGMENTS,
+    PK_MAP_TAP_COUNTS,
+    PK_MAP_RANGE_COUNTS,
+    PK_MAP_LANE_COUNTS,
+    PK_MAP_COUNT
+};
+
+struct pk_broker {
+    char *pin_dir;
+    int maps[PK_MAP_COUNT];
+    uint64_t seed;
+    uint64_t build; /* of this binary's programs */
+    bool removed;
+    struct pk_tap_record taps[PK_TAPS_MAX];
+    struct pk_group_record groups[PK_GROUPS_MAX];
+    struct pk_lane_record lanes[PK_LANES_MAX];
+    struct pk_slots *tables[PK_GROUPS_MAX]; /* copies of what is in force; NULL = none */
+    struct pk_fragment_memory *fragments;   /* for pk_broker_decide() */
+};
+
+/* ---- plane.c: programs, maps, links, pins ---- */
+
+uint64_t pk_plane_build(void);
+/* Opens the pinned maps or makes and pins what is missing. PK_E_CONFLICT: another layout is pinned.
+ */
+int pk_plane_open_maps(struct pk_broker *broker, struct pk_error *err);
+int pk_map_write(struct pk_broker *broker, enum pk_plane_map map, uint32_t index, const void *value,
+                 struct pk_error *err);
+/* Zeroes one element of a per-CPU map. */
+int pk_map_zero(struct pk_broker *broker, enum pk_plane_map map, uint32_t index, size_t size,
+                struct pk_error *err);
+
+/* The constants of an instance. */
+struct pk_plane_numbers {
+    uint32_t tap;
+    uint32_t group;
+    uint32_t lane;
+};
+enum pk_plane_program { PK_PROGRAM_TAP, PK_PROGRAM_LANE_IN, PK_PROGRAM_LANE_GUARD };
+int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
+                  struct pk_plane_numbers numbers, int *ret_fd, struct pk_error *err);
+
+/* A pinned XDP link by name ("tap-3", "lane-0-in"). */
+bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex);
+/* Puts program on ifindex and pins the link. native_only: no generic mode. */
+int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex, int program,
+                   bool native_only, enum pk_xdp_mode *ret_mode, struct pk_error *err);
+/* Puts another program in the place of the one that runs, without a packet in between. */
+int pk_link_renew(struct pk_broker *broker, const char *name, int program, struct pk_error *err);
+int pk_link_remove(struct pk_broker *broker, const char *name, struct pk_error *err);
+
+/* ---- broker.c ---- */
+
+/* Index of the record with this key, or -1. */
+int pk_record_find(const void *records, size_t size, size_t count, const char *key);
+/* Checks a key's length and finds its record or a free one. */
+int pk_record_take(const void *records, size_t size, size_t count, const char *key,
+                   const char *what, uint32_t *ret_index, bool *ret_is_new, struct pk_error *err);
+#define PK_FIND(records, key) \
+    pk_record_find((records), sizeof((records)[0]), PK_ARRAY_SIZE(records), (key))
+#define PK_RECORD_TAKE(records, key, what, ret_index, ret_is_new, err)                     \
+    pk_record_take((records), sizeof((records)[0]), PK_ARRAY_SIZE(records), (key), (what), \
+                   (ret_index), (ret_is_new), (err))
+int pk_broker_check_open(struct pk_broker *broker, struct pk_error *err);
+
+/* ---- renewal, at open, of what an older binary attached ---- */
+
+int pk_tap_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
+int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
+
+/* ---- group.c ---- */
+
+/* Reads the tables in force. */
+int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err);
+/* Takes a lane that goes out of all tables. */
+int pk_group_forget_lane(struct pk_broker *broker, uint32_t lane, struct pk_error *err);
+
+#endif

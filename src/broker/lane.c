@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lanes: a veth pair each, whose outer end gets packets and whose inner end a tool reads. */
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+
+#include "base/fs.h"
+#include "base/str.h"
+#include "broker/internal.h"
+
+#define LINK_NAME_SIZE 32
+
+static const char *link_name(uint32_t id, bool inner, char name[LINK_NAME_SIZE])
+{
+    snprintf(name, LINK_NAME_SIZE, inner ? "lane-%u-in" : "lane-%u-guard", id);
+    return name;
+}
+
+static int write_record(struct pk_broker *broker, uint32_t id, const struct pk_lane_record *record,
+                        struct pk_error *err)
+{
+    int r = pk_map_write(broker, PK_MAP_LANES, id, record, err);
+    if (r >= 0)
+        broker->lanes[id] = *record;
+    return r;
+}
+
+/* ---- one end ---- */
+
+struct end {
+    struct pk_broker *broker;
+    uint32_t id;
+    bool inner;
+    unsigned ifindex; /* 0 = find inner_name in the namespace */
+    const char *inner_name;
+    int netns_fd;
+    bool renew; /* the program that is there is another build's */
+    int r;
+    struct pk_error *err;
+};
+
+static void attach_end(struct end *end)
+{
+    char name[LINK_NAME_SIZE];
+    link_name(end->id, end->inner, name);
+    if (end->ifindex == 0) {
+        end->ifindex = if_nametoindex(end->inner_name);
+        if (end->ifindex == 0) {
+            pk_fail(end->err, PK_E_NOTFOUND, "there is no interface %s in the lane's namespace",
+                    end->inner_name);
+            end->r = pk_hint(end->err, "remove the lane and make it again");
+            return;
+        }
+    }
+    bool on = pk_link_is_on(end->broker, name, end->ifindex);
+    if (on && !end->renew)
+        return;
+    PK_CLEANUP(pk_close_p) int program = -1;
+    struct pk_plane_numbers numbers = { .lane = end->id };
+    end->r = pk_plane_load(end->broker, end->inner ? PK_PROGRAM_LANE_IN : PK_PROGRAM_LANE_GUARD,
+                           numbers, &program, end->err);
+    if (end->r < 0)
+        return;
+    if (on)
+        end->r = pk_link_renew(end->broker, name, program, end->err);
+    else
+        end->r = pk_link_attach(end->broker, name, end->ifindex, program, true, NULL, end->err);
+}
+
+/* An interface's number means something only in its own namespace, for XDP links as for all else. A
+ * thread of its own goes there, so that the caller's namespace is never in doubt. */
+static void *attach_in_namespace(void *arg)
+{
+    struct end *end = arg;
+    if (setns(end->netns_fd, CLONE_NEWNET) < 0) {
+        end->r = pk_fail_errno(end->err, errno, "cannot enter the lane's network namespace");
+        if (errno == EPERM)
+            pk_hint(end->err, "run as root, or with CAP_SYS_ADMIN");
+        return NULL;
+    }
+    attach_end(end);
+    return NULL;
+}
+
+static int attach_inner(struct end *end)
+{
+    pthread_t thread;
+    int r = pthread_create(&thread, NULL, attach_in_namespace, end);
+    if (r != 0)
+        return pk_fail_errno(end->err, r, "cannot start a thread");
+    pthread_join(thread, NULL);
+    return end->r;
+}
+
+/* ---- lanes ---- */
+
+int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err)
+{
+    struct pk_lane_record record = broker->lanes[id];
+    /* Renewing needs no namespace: the link knows its interface. */
+    for (unsigned inner = 0; inner < 2; inner++) {
+        char name[LINK_NAME_SIZE];
+        if (!pk_link_is_on(broker, link_name(id, inner, name),
+                           inner ? record.inner_ifindex : record.host_ifindex))
+            continue;
+        PK_CLEANUP(pk_close_p) int program = -1;
+        struct pk_plane_numbers numbers = { .lane = id };
+        int r = pk_plane_load(broker, inner ? PK_PROGRAM_LANE_IN : PK_PROGRAM_LANE_GUARD, numbers,
+                              &program, err);
+        if (r >= 0)
+            r = pk_link_renew(broker, name, program, err);
+        if (r < 0)
+            return pk_wrap(err, "lane %s", record.key);
+    }
+    record.build = broker->build;
+    return write_record(broker, id, &record, err);
+}
+
+static int parse_index(const char *key, uint32_t *ret_index, struct pk_error *err)
+{
+    const char *slash = strrchr(key, '/');
+    uint64_t index = 0;
+    if (slash == NULL || pk_parse_u64(slash + 1, &index, NULL) < 0 || index > UINT32_MAX)
+        return pk_fail(err, PK_E_USAGE, "a lane's key is fleet/group/number: \"%.60s\"", key);
+    *ret_index = (uint32_t)index;
+    return 0;
+}
+
+/* The number's counters begin at zero, and no tool reads it yet. */
+static int begin(struct pk_broker *broker, uint32_t id, const char *key, uint32_t index,
+                 struct pk_error *err)
+{
+    uint32_t no = 0;
+    struct pk_lane_record record = { .index = index, .build = broker->build };
+    memcpy(record.key, key, strlen(key)); /* its length is checked */
+    int r = pk_map_zero(broker, PK_MAP_LANE_COUNTS, id, sizeof(struct pk_lane_counters), err);
+    if (r >= 0)
+        r = pk_map_write(broker, PK_MAP_READERS, id, &no, err);
+    return r < 0 ? r : write_record(broker, id, &record, err);
+}
+
+int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
+                       int netns_fd, const char *inner_name, struct pk_error *err)
+{
+    uint32_t index = 0, id;
+    bool is_new;
+    int r = pk_broker_check_open(broker, err);
+    if (r >= 0)
+        r = parse_index(key, &index, err);
+    if (r >= 0)
+        r = PK_RECORD_TAKE(broker->lanes, key, "lane", &id, &is_new, err);
+    if (r >= 0 && is_new)
+        r = begin(broker, id, key, index, err);
+    if (r < 0)
+        return r;
+
+    struct pk_lane_record record = broker->lanes[id];
+    struct end end = { .broker = broker,
+                       .id = id,
+                       .inner = true,
+                       .inner_name = inner_name,
+                       .netns_fd = netns_fd,
+                       .renew = record.build != broker->build,
+                       .err = err };
+    r = attach_inner(&end);
+    if (r < 0)
+        return pk_wrap(err, "lane %s", key);
+    record.inner_ifindex = end.ifindex;
+    end.inner = false;
+    end.ifindex = host_ifindex;
+    attach_end(&end);
+    if (end.r < 0)
+        return pk_wrap(err, "lane %s", key);
+    /* Last, since packets come from here on. */
+    uint32_t port = 0;
+    if (bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) < 0 || port != host_ifindex)
+        r = pk_map_write(broker, PK_MAP_PORTS, id, &host_ifindex, err);
+    if (r < 0)
+        return pk_wrap(err, "lane %s", key);
+    record.host_ifindex = host_ifindex;
+    record.build = broker->build;
+    return write_record(broker, id, &record, err);
+}
+
+int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err)
+{
+    int r = pk_broker_check_open(broker, err);
+    if (r < 0)
+        return r;
+    int found = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    if (found < 0)
+        return 0;
+    uint32_t id = (uint32_t)found;
+    /* No table may name a number that another lane can get. */
+    r = pk_group_forget_lane(broker, id, err);
+    if (r < 0)
+        return r;
+    if (bpf_map_delete_elem(broker->maps[PK_MAP_PORTS], &id) < 0 && errno != ENOENT)
+        return pk_fail_errno(err, errno, "lane %s: cannot take its port out", key);
+    for (unsigned inner = 0; inner < 2 && r >= 0; inner++) {
+        char name[LINK_NAME_SIZE];
+        r = pk_link_remove(broker, link_name(id, inner, name), err);
+    }
+    if (r < 0)
+        return r;
+    struct pk_lane_record none = { 0 };
+    return write_record(broker, id, &none, err);
+}
+
+bool pk_broker_lane_intact(struct pk_broker *broker, const char *key)
+{
+    int found = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    if (found < 0 || broker->removed)
+        return false;
+    uint32_t id = (uint32_t)found, port = 0;
+    const struct pk_lane_record *record = &broker->lanes[id];
+    char name[LINK_NAME_SIZE];
+    return pk_link_is_on(broker, link_name(id, true, name), record->inner_ifindex) &&
+           pk_link_is_on(broker, link_name(id, false, name), record->host_ifindex) &&
+           bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) == 0 &&
+           port == record->host_ifindex;
+}
+
+int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool present,
+                              struct pk_error *err)
+{
+    int r = pk_broker_check_open(broker, err);
+    if (r < 0)
+        return r;
+    int found = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    if (found < 0)
+        return pk_fail(err, PK_E_NOTFOUND, "there is no lane %s", key);
+    uint32_t value = present;
+    return pk_map_write(broker, PK_MAP_READERS, (uint32_t)found, &value, err);
+}

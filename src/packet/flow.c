@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "packet/flow.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "packet/fragment.h"
+
+/* Where the kernel has an LRU map, this has one place per hash of the key: the newest entry wins.
+ */
+struct slot {
+    struct pk_fragment_key key;
+    struct pk_fragment_entry entry; /* time 0 = empty */
+};
+struct pk_fragment_memory {
+    struct slot slots[PK_FRAGMENT_ENTRIES];
+};
+
+static struct slot *slot_of(struct pk_fragment_memory *memory, const struct pk_fragment_key *key);
+
+static inline struct pk_fragment_entry *pk_fragment_find(struct pk_fragment_memory *memory,
+                                                         const struct pk_fragment_key *key)
+{
+    struct slot *slot = slot_of(memory, key);
+    if (slot->entry.time == 0 || memcmp(&slot->key, key, sizeof *key) != 0)
+        return NULL;
+    return &slot->entry;
+}
+
+static inline void pk_fragment_store(struct pk_fragment_memory *memory,
+                                     const struct pk_fragment_key *key,
+                                     const struct pk_fragment_entry *entry)
+{
+    *slot_of(memory, key) = (struct slot){ .key = *key, .entry = *entry };
+}
+
+static inline uint64_t pk_fragment_now(struct pk_fragment_memory *memory)
+{
+    (void)memory;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#include "packet/decide.h"
+
+static struct slot *slot_of(struct pk_fragment_memory *memory, const struct pk_fragment_key *key)
+{
+    uint64_t a = pk_hash_mix(key->src[0] ^ key->dst[1], key->src[1]);
+    uint64_t b = pk_hash_mix(key->dst[0] ^ a, (uint64_t)key->id << 8 | key->proto);
+    return &memory->slots[pk_hash_join(a, b, 0) % PK_FRAGMENT_ENTRIES];
+}
+
+struct pk_fragment_memory *pk_fragment_memory_new(void)
+{
+    return pk_zalloc(sizeof(struct pk_fragment_memory));
+}
+
+void pk_fragment_memory_free(struct pk_fragment_memory *memory)
+{
+    pk_free(memory);
+}
+
+void pk_flow_parse(const void *frame, size_t len, struct pk_flow *ret_flow)
+{
+    struct pk_window window;
+    size_t part = PK_MIN(len, PK_PARSE_WINDOW);
+    memset(&window, 0, sizeof window);
+    if (part > 0)
+        memcpy(window.data, frame, part);
+    pk_parse(&window, (uint32_t)PK_MIN(len, UINT32_MAX / 2), ret_flow);
+}
+
+unsigned pk_flow_decide_slow(struct pk_fragment_memory *memory, const void *frame, size_t len,
+                             uint64_t seed, uint32_t *ret_hash)
+{
+    struct pk_flow flow;
+    pk_flow_parse(frame, len, &flow);
+    return pk_decide(memory, &flow, seed, ret_hash);
+}
+
+unsigned pk_flow_decide(struct pk_fragment_memory *memory, const void *frame, size_t len,
+                        uint64_t seed, uint32_t *ret_hash)
+{
+    const uint8_t *p = frame;
+    if (len >= 18 && pk_parse_fast(p, p + len, seed, ret_hash))
+        return PK_REASON_NONE;
+    return pk_flow_decide_slow(memory, frame, len, seed, ret_hash);
+}
+
+static const struct {
+    const char *name;
+    const char *text;
+} reasons[] = {
+#define REASON_ROW(id, name, text) { name, text },
+    PK_REASONS(REASON_ROW)
+#undef REASON_ROW
+};
+
+const char *pk_reason_name(unsigned reason)
+{
+    return reason < PK_ARRAY_SIZE(reasons) ? reasons[reason].name : "";
+}
+
+const char *pk_reason_text(unsigned reason)
+{
+    return reason < PK_ARRAY_SIZE(reasons) ? reasons[reason].text : "";
+}
