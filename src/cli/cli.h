@@ -31,7 +31,7 @@ struct pk_opt {
     const char *value;   /* metavariable: "TIME"; with PK_OPT_CHOICE the choices: "table|json" */
     size_t offset;       /* into the command's args struct */
     const char *help;
-    const char *complete; /* "file", "fleet", "tap", "package", ... or NULL */
+    const char *complete; /* "file", "dir", "fleet", "tap", "package", "a|b|c" or NULL */
 };
 
 enum pk_output { PK_OUT_TABLE, PK_OUT_WIDE, PK_OUT_JSON, PK_OUT_YAML, PK_OUT_NAME };
@@ -74,7 +74,9 @@ struct pk_cmd {
     int (*run)(struct pk_ctx *ctx, const void *args, int argc, char **argv, struct pk_error *err);
 };
 
-const struct pk_cmd *pk_cmd_table(size_t *ret_count);
+/* All commands, sorted as help shows them. */
+const struct pk_cmd *const *pk_cmd_table(size_t *ret_count);
+/* Parses, runs, reports. Returns the exit status. */
 int pk_cli_main(int argc, char **argv);
 
 /* A client of serve with the context's socket or URL and token. */

@@ -1,9 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The commands that commands.c puts into its table, one a line, in the files cmd_<name>.c. */
 #ifndef PICKET_CLI_COMMANDS_H
 #define PICKET_CLI_COMMANDS_H
+
 #include "cli/cli.h"
-extern const struct pk_cmd pk_cmd_plan, pk_cmd_apply, pk_cmd_rollback, pk_cmd_delete, pk_cmd_diff,
-    pk_cmd_history, pk_cmd_logs, pk_cmd_status, pk_cmd_serve, pk_cmd_token_create,
-    pk_cmd_token_list, pk_cmd_token_revoke, pk_cmd_up, pk_cmd_down, pk_cmd_supervise;
+
+extern const struct pk_cmd pk_cmd_plan;
+extern const struct pk_cmd pk_cmd_apply;
+extern const struct pk_cmd pk_cmd_rollback;
+extern const struct pk_cmd pk_cmd_delete;
+extern const struct pk_cmd pk_cmd_diff;
+extern const struct pk_cmd pk_cmd_history;
+extern const struct pk_cmd pk_cmd_logs;
+extern const struct pk_cmd pk_cmd_status;
+extern const struct pk_cmd pk_cmd_serve;
+extern const struct pk_cmd pk_cmd_token_create;
+extern const struct pk_cmd pk_cmd_token_list;
+extern const struct pk_cmd pk_cmd_token_revoke;
+extern const struct pk_cmd pk_cmd_up;
+extern const struct pk_cmd pk_cmd_down;
+extern const struct pk_cmd pk_cmd_supervise;
+extern const struct pk_cmd pk_cmd_help;
+extern const struct pk_cmd pk_cmd_version;
+extern const struct pk_cmd pk_cmd_completion;
+extern const struct pk_cmd pk_cmd_complete;
+extern const struct pk_cmd pk_cmd_man;
+
+/* 'picket apply FILE' for 'picket up FILE'. */
 int pk_apply_file(struct pk_ctx *ctx, const char *path, struct pk_error *err);
+
 #endif

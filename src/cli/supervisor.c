@@ -218,7 +218,8 @@ static void rotate(const char *path)
             break;
         at += got;
     }
-    (void)ftruncate(in, 0);
+    if (ftruncate(in, 0) < 0)
+        return; /* the next round tries again */
 }
 
 static void rotate_all(const struct supervisor *supervisor)
