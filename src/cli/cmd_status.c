@@ -23,10 +23,15 @@ static const struct pk_opt opts[] = {
 };
 
 static const struct pk_table_column tap_columns[] = {
-    { "TAP", "name", 1, false, NULL },       { "INTERFACE", "interface", 1, false, NULL },
-    { "STATE", "state", 1, false, "state" }, { "MODE", "mode", 0, false, NULL },
-    { "PACKETS", "packets", 1, true, NULL }, { "BYTES", "bytes", 2, true, "bytes" },
-    { "DROPPED", "dropped", 1, true, NULL }, { "PACKETS/S", "rate", 2, true, "count" },
+    { "TAP", "name", 1, false, NULL },
+    { "KIND", "kind", 3, false, NULL },
+    { "INTERFACE", "interface", 1, false, NULL },
+    { "STATE", "state", 1, false, "state" },
+    { "MODE", "mode", 0, false, NULL },
+    { "PACKETS", "packets", 1, true, NULL },
+    { "BYTES", "bytes", 2, true, "bytes" },
+    { "DROPPED", "dropped", 1, true, NULL },
+    { "PACKETS/S", "rate", 2, true, "count" },
 };
 static const struct pk_table_column lane_columns[] = {
     { "LANE / TOOL", "name", 1, false, NULL }, { "VERSION", "version", 3, false, NULL },
@@ -73,9 +78,6 @@ static json_t *tap_rows(struct watch *watch, json_t *counters, const json_t *sta
         json_t *row = json_copy(tap);
         if (row == NULL)
             continue;
-        const json_t *interface = json_object_get(row, "interface");
-        if (interface == NULL || json_is_null(interface))
-            (void)json_object_set_new(row, "interface", json_string("(replay)"));
         add_rate(watch, counters, "tap", pk_json_string_or(row, "name", ""), row);
         (void)json_array_append_new(rows, row);
     }
@@ -90,16 +92,11 @@ static json_t *lane_rows(struct watch *watch, json_t *counters, const json_t *st
     json_array_foreach(json_object_get(status, "groups"), g, group)
         json_array_foreach(json_object_get(group, "lanes"), l, lane)
     {
-        PK_CLEANUP(pk_free_p)
-        char *name = pk_asprintf("%s/%s", pk_json_string_or(group, "name", ""),
-                                 pk_json_string_or(lane, "name", ""));
+        const char *name = pk_json_string_or(lane, "name", "");
         json_t *row = json_copy(lane);
-        if (name == NULL || row == NULL) {
-            json_decref(row);
+        if (row == NULL)
             continue;
-        }
         (void)json_object_del(row, "tools");
-        (void)json_object_set_new(row, "name", json_string(name));
         add_rate(watch, counters, "lane", name, row);
         (void)json_array_append_new(rows, row);
         json_array_foreach(json_object_get(lane, "tools"), t, tool)
@@ -120,50 +117,42 @@ static json_t *lane_rows(struct watch *watch, json_t *counters, const json_t *st
     return rows;
 }
 
-static void print_trouble(const struct pk_ctx *ctx, bool *any, const char *kind, const char *name,
-                          const json_t *thing)
+static void print_line(const char *before, const char *text)
 {
-    const char *detail = pk_json_string_or(thing, "detail", "");
-    const char *hint = pk_json_string_or(thing, "hint", "");
-    if (detail[0] == '\0')
-        return;
-    if (!*any)
-        printf("\n%sTrouble%s\n", pk_color(ctx, "bold"), pk_color(ctx, NULL));
-    *any = true;
-    printf("  %s%s %s%s: ", pk_color(ctx, "red"), kind, name, pk_color(ctx, NULL));
-    pk_print_clean(stdout, detail);
+    printf("%s", before);
+    pk_print_clean(stdout, text);
     printf("\n");
-    if (hint[0] != '\0') {
-        printf("    hint: ");
-        pk_print_clean(stdout, hint);
-        printf("\n");
-    }
 }
 
+/* The reasons in words; then what was tried about them and failed, with what to do. */
 static void print_troubles(const struct pk_ctx *ctx, const json_t *status)
 {
-    bool any = false;
-    size_t i, l, t;
-    json_t *thing, *lane, *tool;
-    print_trouble(ctx, &any, "fleet", pk_json_string_or(status, "fleet", ""), status);
-    json_array_foreach(json_object_get(status, "taps"), i, thing)
-        print_trouble(ctx, &any, "tap", pk_json_string_or(thing, "name", ""), thing);
-    json_array_foreach(json_object_get(status, "groups"), i, thing)
-        json_array_foreach(json_object_get(thing, "lanes"), l, lane)
+    const json_t *reasons = json_object_get(status, "reasons");
+    size_t i;
+    json_t *row;
+    if (json_array_size(reasons) == 0)
+        return;
+    printf("\n%sWhy it is not converged%s\n", pk_color(ctx, "red"), pk_color(ctx, NULL));
+    json_array_foreach(reasons, i, row)
     {
-        PK_CLEANUP(pk_free_p)
-        char *name = pk_asprintf("%s/%s", pk_json_string_or(thing, "name", ""),
-                                 pk_json_string_or(lane, "name", ""));
-        if (name == NULL)
+        print_line("  ", json_string_value(row) == NULL ? "" : json_string_value(row));
+    }
+    static const char *const peers[] = { "engine", "agent" };
+    for (i = 0; i < PK_ARRAY_SIZE(peers); i++) {
+        const char *hint = pk_json_string_or(json_object_get(status, peers[i]), "error.hint", "");
+        if (hint[0] != '\0')
+            print_line("  hint: ", hint);
+    }
+    json_array_foreach(json_object_get(status, "drift"), i, row)
+    {
+        const char *hint = pk_json_string_or(row, "error.hint", "");
+        if (json_object_get(row, "error") == NULL)
             continue;
-        print_trouble(ctx, &any, "lane", name, lane);
-        json_array_foreach(json_object_get(lane, "tools"), t, tool)
-        {
-            PK_CLEANUP(pk_free_p)
-            char *full = pk_asprintf("%s/%s", name, pk_json_string_or(tool, "name", ""));
-            if (full != NULL)
-                print_trouble(ctx, &any, "tool", full, tool);
-        }
+        printf("  tried %lld times, next in %.1f s: ", (long long)pk_json_int_or(row, "tries", 0),
+               (double)pk_json_int_or(row, "nextTryInMs", 0) / 1000.0);
+        print_line("", pk_json_string_or(row, "error.message", ""));
+        if (hint[0] != '\0')
+            print_line("    hint: ", hint);
     }
 }
 
