@@ -19,6 +19,8 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_history,
     &pk_cmd_logs,
     /* Run */
+    &pk_cmd_replay,
+    &pk_cmd_node,
 #ifndef PICKET_WITHOUT_PLANE
     &pk_cmd_up,
     &pk_cmd_down,

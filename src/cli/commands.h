@@ -14,6 +14,8 @@ extern const struct pk_cmd pk_cmd_history;
 extern const struct pk_cmd pk_cmd_logs;
 extern const struct pk_cmd pk_cmd_status;
 extern const struct pk_cmd pk_cmd_serve;
+extern const struct pk_cmd pk_cmd_node;
+extern const struct pk_cmd pk_cmd_replay;
 extern const struct pk_cmd pk_cmd_token_create;
 extern const struct pk_cmd pk_cmd_token_list;
 extern const struct pk_cmd pk_cmd_token_revoke;
