@@ -50,7 +50,7 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
 
     int r = pk_mkdir_p(dir, 0700, err);
     if (r == 0)
-        r = pk_plane_load(paths->tag, agent->plane_path, &agent->plane, err);
+        r = pk_node_plane_load(paths->tag, agent->plane_path, &agent->plane, err);
     if (r == 0)
         r = pk_nl_open(&agent->nl, err);
     if (r < 0)
@@ -76,7 +76,7 @@ void pk_agent_close(struct pk_agent *agent)
         pk_replay_free(agent->plane.taps[i]->replay);
         agent->plane.taps[i]->replay = NULL;
     }
-    pk_plane_done(&agent->plane);
+    pk_node_plane_done(&agent->plane);
     pk_broker_close(agent->broker);
     pk_nl_close(agent->nl);
     pk_close_p(&agent->ioctl_fd);
@@ -214,7 +214,7 @@ static void remove_stray_keys(struct pk_agent *agent)
     json_array_foreach(json_object_get(counters, "lanes"), i, item)
     {
         const char *key = json_string_value(json_object_get(item, "key"));
-        if (key != NULL && pk_plane_lane(&agent->plane, key) == NULL)
+        if (key != NULL && pk_node_plane_lane(&agent->plane, key) == NULL)
             (void)pk_broker_lane_remove(agent->broker, key, NULL);
     }
     json_decref(counters);
@@ -247,7 +247,7 @@ void pk_agent_remove_strays(struct pk_agent *agent)
 
 static int save(struct pk_agent *agent, struct pk_error *err)
 {
-    return pk_plane_save(&agent->plane, agent->plane_path, err);
+    return pk_node_plane_save(&agent->plane, agent->plane_path, err);
 }
 
 /* After a change that did not work: the file as it was. A failure leaves the thing in the file; the
@@ -261,7 +261,7 @@ static void save_back(struct pk_agent *agent)
 
 static int put_new_lane(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
 {
-    int r = pk_plane_add_lane_take(&agent->plane, lane, err);
+    int r = pk_node_plane_add_lane_take(&agent->plane, lane, err);
     if (r < 0) {
         pk_lane_free(lane);
         return r;
@@ -271,7 +271,7 @@ static int put_new_lane(struct pk_agent *agent, struct pk_lane *lane, struct pk_
         (void)pk_lane_remove(agent, lane, NULL);
     else if (r == 0)
         return 0;
-    pk_plane_drop_lane(&agent->plane, lane);
+    pk_node_plane_drop_lane(&agent->plane, lane);
     save_back(agent);
     pk_lane_free(lane);
     return r;
@@ -303,7 +303,7 @@ int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t 
                            struct pk_error *err)
 {
     PK_LOCKED(agent);
-    struct pk_lane *old = pk_plane_lane(&agent->plane, lane->key);
+    struct pk_lane *old = pk_node_plane_lane(&agent->plane, lane->key);
     int r;
     if (old == NULL) {
         r = put_new_lane(agent, lane, err);
@@ -326,20 +326,20 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     for (size_t i = 0; i < group->share_count; i++) {
         char key[2 * PK_NODE_NAME_MAX + 16];
         (void)snprintf(key, sizeof(key), "%s/%u", group->key, group->shares[i].lane);
-        if (pk_plane_lane(&agent->plane, key) == NULL) {
+        if (pk_node_plane_lane(&agent->plane, key) == NULL) {
             (void)pk_fail(err, PK_E_NOTFOUND, "group %s: there is no lane %u", group->key,
                           group->shares[i].lane);
             return pk_hint(err, "make the lane first: PUT /v1/fleets/%s/lanes/%s/%u", group->fleet,
                            group->name, group->shares[i].lane);
         }
     }
-    struct pk_group *old = pk_plane_group(&agent->plane, group->fleet, group->name);
+    struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->share_count == group->share_count &&
         memcmp(old->shares, group->shares, group->share_count * sizeof(*group->shares)) == 0)
         return 0;
     if (old != NULL)
-        pk_plane_drop_group(&agent->plane, old);
-    int r = pk_plane_add_group_take(&agent->plane, group, err);
+        pk_node_plane_drop_group(&agent->plane, old);
+    int r = pk_node_plane_add_group_take(&agent->plane, group, err);
     if (r == 0) {
         owned = NULL;
         r = save(agent, err);
@@ -350,12 +350,12 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
             pk_group_free(old);
             return 0;
         }
-        pk_plane_drop_group(&agent->plane, group);
+        pk_node_plane_drop_group(&agent->plane, group);
         if (saved && old == NULL)
             (void)pk_broker_group_remove(agent->broker, group->key, NULL);
         owned = group;
     }
-    if (old != NULL && pk_plane_add_group_take(&agent->plane, old, NULL) == 0) {
+    if (old != NULL && pk_node_plane_add_group_take(&agent->plane, old, NULL) == 0) {
         old->working = false; /* set again, now and by the sweep */
         struct pk_error ignored = { 0 };
         (void)group_ensure(agent, old, &ignored);
@@ -400,8 +400,8 @@ static int switch_tap(struct pk_agent *agent, struct pk_tap *tap, struct pk_tap 
 int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
 {
     PK_LOCKED(agent);
-    struct pk_tap *old = pk_plane_tap(&agent->plane, tap->fleet, tap->name);
-    if (pk_plane_group(&agent->plane, tap->fleet, tap->group) == NULL) {
+    struct pk_tap *old = pk_node_plane_tap(&agent->plane, tap->fleet, tap->name);
+    if (pk_node_plane_group(&agent->plane, tap->fleet, tap->group) == NULL) {
         (void)pk_fail(err, PK_E_NOTFOUND, "tap %s: there is no group '%s'", tap->key, tap->group);
         (void)pk_hint(err, "make the group first: PUT /v1/fleets/%s/groups/%s", tap->fleet,
                       tap->group);
@@ -413,8 +413,8 @@ int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_
         return pk_tap_ensure(agent, old, err);
     }
     if (old != NULL)
-        pk_plane_drop_tap(&agent->plane, old);
-    int r = pk_plane_add_tap_take(&agent->plane, tap, err);
+        pk_node_plane_drop_tap(&agent->plane, old);
+    int r = pk_node_plane_add_tap_take(&agent->plane, tap, err);
     bool added = r == 0;
     if (r == 0)
         r = save(agent, err);
@@ -427,9 +427,9 @@ int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_
         return save(agent, err);
     }
     if (added)
-        pk_plane_drop_tap(&agent->plane, tap);
+        pk_node_plane_drop_tap(&agent->plane, tap);
     pk_tap_free(tap);
-    if (old != NULL && pk_plane_add_tap_take(&agent->plane, old, NULL) == 0 && saved) {
+    if (old != NULL && pk_node_plane_add_tap_take(&agent->plane, old, NULL) == 0 && saved) {
         old->attached = false;
         struct pk_error ignored = { 0 };
         (void)pk_tap_ensure(agent, old, &ignored);
@@ -446,10 +446,10 @@ static int not_there(struct pk_error *err, const char *what, const char *name)
 int pk_agent_delete_lane(struct pk_agent *agent, const char *key, struct pk_error *err)
 {
     PK_LOCKED(agent);
-    struct pk_lane *lane = pk_plane_lane(&agent->plane, key);
+    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
     if (lane == NULL)
         return 0; /* gone is what was asked */
-    const struct pk_group *group = pk_plane_group(&agent->plane, lane->fleet, lane->group);
+    const struct pk_group *group = pk_node_plane_group(&agent->plane, lane->fleet, lane->group);
     for (size_t i = 0; group != NULL && i < group->share_count; i++) {
         if (group->shares[i].lane != lane->index)
             continue;
@@ -459,10 +459,10 @@ int pk_agent_delete_lane(struct pk_agent *agent, const char *key, struct pk_erro
                        "/v1/fleets/%s/groups/%s",
                        lane->fleet, lane->group);
     }
-    pk_plane_drop_lane(&agent->plane, lane);
+    pk_node_plane_drop_lane(&agent->plane, lane);
     int r = save(agent, err);
     if (r < 0) {
-        (void)pk_plane_add_lane_take(&agent->plane, lane, NULL);
+        (void)pk_node_plane_add_lane_take(&agent->plane, lane, NULL);
         return r;
     }
     r = pk_lane_remove(agent, lane, err);
@@ -474,7 +474,7 @@ int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char 
                           struct pk_error *err)
 {
     PK_LOCKED(agent);
-    struct pk_group *group = pk_plane_group(&agent->plane, fleet, name);
+    struct pk_group *group = pk_node_plane_group(&agent->plane, fleet, name);
     if (group == NULL)
         return 0;
     for (size_t i = 0; i < agent->plane.tap_count; i++) {
@@ -484,10 +484,10 @@ int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char 
         (void)pk_fail(err, PK_E_CONFLICT, "tap %s still sends to group %s", tap->key, group->key);
         return pk_hint(err, "remove the tap first: DELETE /v1/fleets/%s/taps/%s", fleet, tap->name);
     }
-    pk_plane_drop_group(&agent->plane, group);
+    pk_node_plane_drop_group(&agent->plane, group);
     int r = save(agent, err);
     if (r < 0) {
-        (void)pk_plane_add_group_take(&agent->plane, group, NULL);
+        (void)pk_node_plane_add_group_take(&agent->plane, group, NULL);
         return r;
     }
     r = pk_broker_group_remove(agent->broker, group->key, err);
@@ -499,13 +499,13 @@ int pk_agent_delete_tap(struct pk_agent *agent, const char *fleet, const char *n
                         struct pk_error *err)
 {
     PK_LOCKED(agent);
-    struct pk_tap *tap = pk_plane_tap(&agent->plane, fleet, name);
+    struct pk_tap *tap = pk_node_plane_tap(&agent->plane, fleet, name);
     if (tap == NULL)
         return 0;
-    pk_plane_drop_tap(&agent->plane, tap);
+    pk_node_plane_drop_tap(&agent->plane, tap);
     int r = save(agent, err);
     if (r < 0) {
-        (void)pk_plane_add_tap_take(&agent->plane, tap, NULL);
+        (void)pk_node_plane_add_tap_take(&agent->plane, tap, NULL);
         return r;
     }
     pk_replay_free(tap->replay);
@@ -540,7 +540,7 @@ int pk_agent_delete_all(struct pk_agent *agent, struct pk_error *err)
         int r = pk_lane_remove(agent, plane.lanes[i], first < 0 ? NULL : err);
         first = first < 0 ? first : r;
     }
-    pk_plane_done(&plane);
+    pk_node_plane_done(&plane);
     remove_strays(agent);
     return first;
 }
@@ -551,7 +551,7 @@ static int replay_tap(struct pk_agent *agent, const char *fleet, const char *nam
                       struct pk_tap **ret_tap, struct pk_error *err)
 {
     char key[2 * PK_NODE_NAME_MAX + 2];
-    struct pk_tap *tap = pk_plane_tap(&agent->plane, fleet, name);
+    struct pk_tap *tap = pk_node_plane_tap(&agent->plane, fleet, name);
     if (tap == NULL) {
         (void)snprintf(key, sizeof(key), "%.63s/%.63s", fleet, name);
         (void)not_there(err, "tap", key);

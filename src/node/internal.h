@@ -19,10 +19,10 @@ struct nl_sock;
 struct rtnl_link;
 struct pk_replay;
 
-#define PK_NODE_NAME_MAX   63u   /* fleets, groups, taps: a DNS label */
-#define PK_NODE_LANES_MAX  1024u /* in all groups */
-#define PK_NODE_GROUPS_MAX 256u
-#define PK_NODE_TAPS_MAX   256u
+#define PK_NODE_NAME_MAX   63u                 /* fleets, groups, taps: a DNS label */
+#define PK_NODE_LANES_MAX  PK_BROKER_LANES_MAX /* in all groups */
+#define PK_NODE_GROUPS_MAX PK_BROKER_GROUPS_MAX
+#define PK_NODE_TAPS_MAX   PK_BROKER_TAPS_MAX
 #define PK_NODE_MTU_MIN    576u
 #define PK_NODE_MTU_MAX    65000u
 /* veth drops a redirected frame longer than its MTU + Ethernet header + one VLAN tag
@@ -194,20 +194,22 @@ int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap
 void pk_tap_free(struct pk_tap *tap); /* its replay was stopped before */
 PK_DEFINE_CLEANUP(struct pk_tap, pk_tap_free);
 
-void pk_plane_done(struct pk_plane *plane);
+void pk_node_plane_done(struct pk_plane *plane);
 /* Take the thing; PK_E_NOSPACE beyond the limits above, PK_E_NOMEM. On failure it stays the
  * caller's. */
-int pk_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct pk_error *err);
-int pk_plane_add_group_take(struct pk_plane *plane, struct pk_group *group, struct pk_error *err);
-int pk_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err);
+int pk_node_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct pk_error *err);
+int pk_node_plane_add_group_take(struct pk_plane *plane, struct pk_group *group,
+                                 struct pk_error *err);
+int pk_node_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err);
 /* NULL when there is none. */
-struct pk_lane *pk_plane_lane(const struct pk_plane *plane, const char *key);
-struct pk_group *pk_plane_group(const struct pk_plane *plane, const char *fleet, const char *name);
-struct pk_tap *pk_plane_tap(const struct pk_plane *plane, const char *fleet, const char *name);
+struct pk_lane *pk_node_plane_lane(const struct pk_plane *plane, const char *key);
+struct pk_group *pk_node_plane_group(const struct pk_plane *plane, const char *fleet,
+                                     const char *name);
+struct pk_tap *pk_node_plane_tap(const struct pk_plane *plane, const char *fleet, const char *name);
 /* Out of the list; the caller owns it then. */
-void pk_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane);
-void pk_plane_drop_group(struct pk_plane *plane, const struct pk_group *group);
-void pk_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap);
+void pk_node_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane);
+void pk_node_plane_drop_group(struct pk_plane *plane, const struct pk_group *group);
+void pk_node_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap);
 
 /* The bodies of PUT calls and the parts of plane.json are read by the same functions. All of the
  * input is checked: unknown keys, types, ranges. */
@@ -225,13 +227,13 @@ int pk_check_keys(const char *what, const json_t *object, const char *const *key
 int pk_check_uint(const char *what, const json_t *object, const char *key, uint64_t min,
                   uint64_t max, int64_t fallback, uint64_t *ret_value, struct pk_error *err);
 
-int pk_plane_parse(const char *tag, const char *name, const char *text, size_t len,
-                   struct pk_plane *ret_plane, struct pk_error *err);
-json_t *pk_plane_to_json(const struct pk_plane *plane); /* NULL = out of memory */
+int pk_node_plane_parse(const char *tag, const char *name, const char *text, size_t len,
+                        struct pk_plane *ret_plane, struct pk_error *err);
+json_t *pk_node_plane_to_json(const struct pk_plane *plane); /* NULL = out of memory */
 /* An absent file is an empty plane. */
-int pk_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
-                  struct pk_error *err);
-int pk_plane_save(const struct pk_plane *plane, const char *path, struct pk_error *err);
+int pk_node_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
+                       struct pk_error *err);
+int pk_node_plane_save(const struct pk_plane *plane, const char *path, struct pk_error *err);
 
 /* ---- lane.c, tap.c: make one thing as it should be ---- */
 struct pk_agent;

@@ -154,7 +154,7 @@ static void list_drop(void **list, size_t *count, const void *item)
     }
 }
 
-void pk_plane_done(struct pk_plane *plane)
+void pk_node_plane_done(struct pk_plane *plane)
 {
     for (size_t i = 0; i < plane->lane_count; i++)
         pk_lane_free(plane->lanes[i]);
@@ -168,7 +168,7 @@ void pk_plane_done(struct pk_plane *plane)
     *plane = (struct pk_plane){ 0 };
 }
 
-int pk_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct pk_error *err)
+int pk_node_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct pk_error *err)
 {
     for (size_t i = 0; i < plane->lane_count; i++) {
         const struct pk_lane *other = plane->lanes[i];
@@ -186,15 +186,16 @@ int pk_plane_add_lane_take(struct pk_plane *plane, struct pk_lane *lane, struct 
                     err);
 }
 
-int pk_plane_add_group_take(struct pk_plane *plane, struct pk_group *group, struct pk_error *err)
+int pk_node_plane_add_group_take(struct pk_plane *plane, struct pk_group *group,
+                                 struct pk_error *err)
 {
-    if (pk_plane_group(plane, group->fleet, group->name) != NULL)
+    if (pk_node_plane_group(plane, group->fleet, group->name) != NULL)
         return pk_fail(err, PK_E_CONFLICT, "group %s is there twice", group->key);
     return list_add((void ***)&plane->groups, &plane->group_count, PK_NODE_GROUPS_MAX, group,
                     "groups", err);
 }
 
-int pk_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err)
+int pk_node_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err)
 {
     for (size_t i = 0; i < plane->tap_count; i++) {
         const struct pk_tap *other = plane->taps[i];
@@ -210,7 +211,7 @@ int pk_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_
     return list_add((void ***)&plane->taps, &plane->tap_count, PK_NODE_TAPS_MAX, tap, "taps", err);
 }
 
-struct pk_lane *pk_plane_lane(const struct pk_plane *plane, const char *key)
+struct pk_lane *pk_node_plane_lane(const struct pk_plane *plane, const char *key)
 {
     for (size_t i = 0; i < plane->lane_count; i++)
         if (strcmp(plane->lanes[i]->key, key) == 0)
@@ -218,7 +219,8 @@ struct pk_lane *pk_plane_lane(const struct pk_plane *plane, const char *key)
     return NULL;
 }
 
-struct pk_group *pk_plane_group(const struct pk_plane *plane, const char *fleet, const char *name)
+struct pk_group *pk_node_plane_group(const struct pk_plane *plane, const char *fleet,
+                                     const char *name)
 {
     for (size_t i = 0; i < plane->group_count; i++)
         if (strcmp(plane->groups[i]->fleet, fleet) == 0 &&
@@ -227,7 +229,7 @@ struct pk_group *pk_plane_group(const struct pk_plane *plane, const char *fleet,
     return NULL;
 }
 
-struct pk_tap *pk_plane_tap(const struct pk_plane *plane, const char *fleet, const char *name)
+struct pk_tap *pk_node_plane_tap(const struct pk_plane *plane, const char *fleet, const char *name)
 {
     for (size_t i = 0; i < plane->tap_count; i++)
         if (strcmp(plane->taps[i]->fleet, fleet) == 0 && strcmp(plane->taps[i]->name, name) == 0)
@@ -235,17 +237,17 @@ struct pk_tap *pk_plane_tap(const struct pk_plane *plane, const char *fleet, con
     return NULL;
 }
 
-void pk_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane)
+void pk_node_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane)
 {
     list_drop((void **)plane->lanes, &plane->lane_count, lane);
 }
 
-void pk_plane_drop_group(struct pk_plane *plane, const struct pk_group *group)
+void pk_node_plane_drop_group(struct pk_plane *plane, const struct pk_group *group)
 {
     list_drop((void **)plane->groups, &plane->group_count, group);
 }
 
-void pk_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap)
+void pk_node_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap)
 {
     list_drop((void **)plane->taps, &plane->tap_count, tap);
 }
@@ -438,7 +440,7 @@ static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plan
     if (r == 0)
         r = pk_lane_parse(tag, fleet, group, (unsigned)index, json_object_get(item, "spec"), &lane,
                           err);
-    if (r == 0 && (r = pk_plane_add_lane_take(plane, lane, err)) == 0)
+    if (r == 0 && (r = pk_node_plane_add_lane_take(plane, lane, err)) == 0)
         lane = NULL;
     return r;
 }
@@ -457,7 +459,7 @@ static int parse_group(const char *tag, const json_t *item, struct pk_plane *pla
     PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
     if (r == 0)
         r = pk_group_parse(fleet, name, json_object_get(item, "spec"), &group, err);
-    if (r == 0 && (r = pk_plane_add_group_take(plane, group, err)) == 0)
+    if (r == 0 && (r = pk_node_plane_add_group_take(plane, group, err)) == 0)
         group = NULL;
     return r;
 }
@@ -506,7 +508,7 @@ static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane
         r = pk_tap_parse(tag, fleet, name, json_object_get(item, "spec"), &tap, err);
     if (r == 0 && json_object_get(item, "before") != NULL)
         r = parse_before(json_object_get(item, "before"), &tap->before, err);
-    if (r == 0 && (r = pk_plane_add_tap_take(plane, tap, err)) == 0)
+    if (r == 0 && (r = pk_node_plane_add_tap_take(plane, tap, err)) == 0)
         tap = NULL;
     return r;
 }
@@ -547,8 +549,8 @@ static int parse_root(const char *tag, const json_t *root, struct pk_plane *plan
     return r;
 }
 
-int pk_plane_parse(const char *tag, const char *name, const char *text, size_t len,
-                   struct pk_plane *ret_plane, struct pk_error *err)
+int pk_node_plane_parse(const char *tag, const char *name, const char *text, size_t len,
+                        struct pk_plane *ret_plane, struct pk_error *err)
 {
     PK_JSON root = NULL;
     int r = pk_json_parse(name, text, len, &root, err);
@@ -557,15 +559,15 @@ int pk_plane_parse(const char *tag, const char *name, const char *text, size_t l
     struct pk_plane plane = { 0 };
     r = parse_root(tag, root, &plane, err);
     if (r < 0) {
-        pk_plane_done(&plane);
+        pk_node_plane_done(&plane);
         return pk_wrap(err, "%s", name);
     }
     *ret_plane = plane;
     return 0;
 }
 
-int pk_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
-                  struct pk_error *err)
+int pk_node_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
+                       struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *text = NULL;
     size_t len = 0;
@@ -575,7 +577,7 @@ int pk_plane_load(const char *tag, const char *path, struct pk_plane *ret_plane,
     }
     int r = pk_file_read(path, PLANE_FILE_MAX, &text, &len, err);
     if (r == 0)
-        r = pk_plane_parse(tag, path, text, len, ret_plane, err);
+        r = pk_node_plane_parse(tag, path, text, len, ret_plane, err);
     if (r < 0 && r != PK_E_NOMEM)
         /* Going on with an empty plane would take the traffic from tools that run. */
         r = pk_hint(err, "packets still flow as before; put a good copy back, or move the file "
@@ -621,7 +623,7 @@ static json_t *tap_to_json(const struct pk_tap *tap)
     return json;
 }
 
-json_t *pk_plane_to_json(const struct pk_plane *plane)
+json_t *pk_node_plane_to_json(const struct pk_plane *plane)
 {
     json_t *lanes = json_array(), *groups = json_array(), *taps = json_array();
     int bad = 0;
@@ -648,9 +650,9 @@ json_t *pk_plane_to_json(const struct pk_plane *plane)
     return json;
 }
 
-int pk_plane_save(const struct pk_plane *plane, const char *path, struct pk_error *err)
+int pk_node_plane_save(const struct pk_plane *plane, const char *path, struct pk_error *err)
 {
-    PK_JSON json = pk_plane_to_json(plane);
+    PK_JSON json = pk_node_plane_to_json(plane);
     PK_CLEANUP(pk_free_p) char *text = json == NULL ? NULL : pk_json_pretty(json);
     if (text == NULL)
         return out_of_memory(err);

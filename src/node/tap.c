@@ -44,7 +44,7 @@ static int remember(struct pk_agent *agent, struct pk_tap *tap, const struct pk_
                                           .promisc = (link->flags & IFF_PROMISC) != 0,
                                           .up = (link->flags & IFF_UP) != 0,
                                           .offloads = on & PK_OFFLOADS_TAP };
-    r = pk_plane_save(&agent->plane, agent->plane_path, err);
+    r = pk_node_plane_save(&agent->plane, agent->plane_path, err);
     if (r < 0)
         tap->before = old;
     return r;

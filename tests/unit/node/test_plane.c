@@ -22,7 +22,7 @@
 
 static int parse(const char *text, struct pk_plane *plane, struct pk_error *err)
 {
-    return pk_plane_parse("pk3f2a", "plane.json", text, strlen(text), plane, err);
+    return pk_node_plane_parse("pk3f2a", "plane.json", text, strlen(text), plane, err);
 }
 
 static void test_read_and_write_back(void **state)
@@ -32,24 +32,24 @@ static void test_read_and_write_back(void **state)
     struct pk_error err = { 0 };
     assert_int_equal(parse(GOOD, &plane, &err), 0);
     assert_int_equal(plane.lane_count, 2);
-    const struct pk_lane *lane = pk_plane_lane(&plane, "demo/ids/1");
+    const struct pk_lane *lane = pk_node_plane_lane(&plane, "demo/ids/1");
     assert_non_null(lane);
     assert_int_equal(lane->mtu, 9000);
     assert_string_equal(lane->netns_path, "/run/netns/pk3f2a-demo-ids-1");
     assert_int_equal(lane->netns.fd, -1);
-    assert_int_equal(pk_plane_group(&plane, "demo", "ids")->shares[1].weight, 3);
-    const struct pk_tap *tap = pk_plane_tap(&plane, "demo", "up");
+    assert_int_equal(pk_node_plane_group(&plane, "demo", "ids")->shares[1].weight, 3);
+    const struct pk_tap *tap = pk_node_plane_tap(&plane, "demo", "up");
     assert_int_equal(tap->before.ifindex, 7);
     assert_true(tap->before.promisc);
     assert_false(tap->before.up);
     assert_int_equal(tap->before.offloads, PK_OFFLOAD_GRO | PK_OFFLOAD_RX_VLAN);
-    assert_int_equal(pk_plane_tap(&plane, "demo", "files")->kind, PK_TAP_REPLAY);
-    json_t *json = pk_plane_to_json(&plane);
+    assert_int_equal(pk_node_plane_tap(&plane, "demo", "files")->kind, PK_TAP_REPLAY);
+    json_t *json = pk_node_plane_to_json(&plane);
     json_t *want = json_loads(GOOD, 0, NULL);
     assert_true(json_equal(json, want));
     json_decref(json);
     json_decref(want);
-    pk_plane_done(&plane);
+    pk_node_plane_done(&plane);
     assert_int_equal(plane.lane_count, 0);
 }
 
@@ -59,7 +59,7 @@ static void test_every_cut_of_the_file_is_refused(void **state)
     for (size_t len = 0; len < strlen(GOOD); len++) {
         struct pk_plane plane = { .lane_count = 4711 };
         struct pk_error err = { 0 };
-        int r = pk_plane_parse("pk3f2a", "plane.json", GOOD, len, &plane, &err);
+        int r = pk_node_plane_parse("pk3f2a", "plane.json", GOOD, len, &plane, &err);
         assert_true(r < 0);
         assert_int_equal(plane.lane_count, 4711);
         assert_true(err.msg[0] != '\0');
@@ -172,14 +172,14 @@ static void test_lists_have_limits(void **state)
         assert_true(i <= PK_NODE_GROUPS_MAX);
         (void)snprintf(name, sizeof(name), "g%u", i);
         assert_int_equal(pk_group_new("f", name, &share, 1, &group, NULL), 0);
-        r = pk_plane_add_group_take(&plane, group, &err);
+        r = pk_node_plane_add_group_take(&plane, group, &err);
         if (r < 0)
             pk_group_free(group);
     }
     assert_int_equal(r, PK_E_NOSPACE);
     assert_int_equal(plane.group_count, PK_NODE_GROUPS_MAX);
     assert_true(err.hint[0] != '\0');
-    pk_plane_done(&plane);
+    pk_node_plane_done(&plane);
 }
 
 static void test_when_memory_runs_out(void **state)
@@ -197,11 +197,11 @@ static void test_when_memory_runs_out(void **state)
          * empty text; what matters is that nothing is half read */
         assert_true(reached || r == 0);
         if (r == 0) {
-            json_t *json = pk_plane_to_json(&plane);
+            json_t *json = pk_node_plane_to_json(&plane);
             assert_true(json_equal(json, want));
             json_decref(json);
         }
-        pk_plane_done(&plane);
+        pk_node_plane_done(&plane);
     }
     json_decref(want);
 }
@@ -214,23 +214,23 @@ static void test_file(void **state)
     (void)snprintf(path, sizeof(path), "%s/plane.json", dir);
     struct pk_plane plane = { .lane_count = 1 };
     struct pk_error err = { 0 };
-    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), 0); /* none yet */
+    assert_int_equal(pk_node_plane_load("pk3f2a", path, &plane, &err), 0); /* none yet */
     assert_int_equal(plane.lane_count, 0);
     assert_int_equal(parse(GOOD, &plane, &err), 0);
-    assert_int_equal(pk_plane_save(&plane, path, &err), 0);
-    pk_plane_done(&plane);
-    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), 0);
+    assert_int_equal(pk_node_plane_save(&plane, path, &err), 0);
+    pk_node_plane_done(&plane);
+    assert_int_equal(pk_node_plane_load("pk3f2a", path, &plane, &err), 0);
     assert_int_equal(plane.tap_count, 2);
 
     /* A full disk: the call fails with a hint, the old file stays. */
-    int r = pk_plane_save(&plane, "/dev/full/plane.json", &err);
+    int r = pk_node_plane_save(&plane, "/dev/full/plane.json", &err);
     assert_true(r < 0);
-    pk_plane_done(&plane);
-    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), 0);
-    pk_plane_done(&plane);
+    pk_node_plane_done(&plane);
+    assert_int_equal(pk_node_plane_load("pk3f2a", path, &plane, &err), 0);
+    pk_node_plane_done(&plane);
 
     assert_int_equal(pk_file_write(path, "{\"version\":1,", 13, 0600, &err), 0);
-    assert_int_equal(pk_plane_load("pk3f2a", path, &plane, &err), PK_E_INVALID);
+    assert_int_equal(pk_node_plane_load("pk3f2a", path, &plane, &err), PK_E_INVALID);
     assert_non_null(strstr(err.hint, "packets still flow"));
     assert_int_equal(pk_rm_rf(dir, NULL), 0);
 }
