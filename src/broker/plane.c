@@ -368,6 +368,9 @@ int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex,
     int r = pin_path(broker, name, &path, err);
     if (r >= 0)
         r = pk_link_remove(broker, name, err); /* of an interface that went, or another one */
+    char interface[IF_NAMESIZE];
+    if (r >= 0 && if_indextoname(ifindex, interface) == NULL)
+        return attach_error(ifindex, ENODEV, err); /* the kernel would say EINVAL */
     if (r >= 0)
         r = is_taken(ifindex, err);
     if (r < 0)

@@ -41,7 +41,7 @@ static int compare(struct pk_fragment_memory *memory, const uint8_t *frame, size
 static void kernel_equals_user_space(void **state)
 {
     (void)state;
-    enum { FRAMES = 150000 };
+    enum { FRAMES = 400000 };
     struct frames_rng rng = { 4 };
     PK_CLEANUP(pk_fragment_memory_free_p)
     struct pk_fragment_memory *memory = pk_fragment_memory_new();
