@@ -67,20 +67,48 @@ static void build_done(struct build *build)
     pk_free(build->check_output);
 }
 
-/* *ret_digest: of the image that is there and was made from this recipe, or NULL. */
-static int find_built(const struct build *build, char **ret_digest, struct pk_error *err)
+/* What 'picket image list' shows. */
+static int write_record(const struct build *build, const char *digest, struct pk_error *err)
+{
+    char when[40];
+    pk_time_format(pk_time_now(), 0, when, sizeof(when));
+    json_t *packages = json_array();
+    for (size_t i = 0; packages != NULL && i < build->packages.count; i++)
+        json_array_append_new(packages, json_string(build->packages.list[i]));
+    PK_JSON record =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:o}", "package",
+                  pk_package_name(build->package), "version", build->version->version, "image",
+                  build->version->image, "recipeHash", build->recipe.hash, "digest", digest,
+                  "check", build->check_output != NULL ? build->check_output : "", "bytes",
+                  (json_int_t)build->bytes, "files", (json_int_t)build->files, "builtAt", when,
+                  "seconds", (json_int_t)((pk_time_monotonic() - build->started) / PK_NSEC_PER_SEC),
+                  "packages", packages);
+    PK_CLEANUP(pk_free_p) char *text = record != NULL ? pk_json_pretty(record) : NULL;
+    if (text == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    return pk_file_write(build->record_path, text, strlen(text), 0644, err);
+}
+
+/* *ret_digest: of the image that is there and was made from this recipe, or NULL. What Podman says
+ * of it counts, so that instances with state folders of their own share images. */
+static int find_built(struct build *build, char **ret_digest, struct pk_error *err)
 {
     *ret_digest = NULL;
-    if (build->options->force || !pk_file_exists(build->record_path))
+    if (build->options->force)
         return 0;
+    PK_CLEANUP(pk_podman_image_done) struct pk_podman_image image = { 0 };
+    int r = pk_podman_image_find(build->options->podman_socket, build->version->image, &image, err);
+    if (r < 0 || image.digest == NULL || strcmp(image.recipe, build->recipe.hash) != 0)
+        return r;
     PK_JSON record = NULL;
-    if (pk_json_load(build->record_path, &record, NULL) < 0 ||
-        strcmp(pk_json_string_or(record, "recipeHash", ""), build->recipe.hash) != 0)
-        return 0;
-    PK_CLEANUP(pk_free_p) char *digest = NULL;
-    int r = pk_podman_image_id(build->options->podman_socket, build->version->image, &digest, err);
-    if (r == 0 && pk_str_equal(digest, pk_json_string_or(record, "digest", "")))
-        *ret_digest = PK_TAKE(digest);
+    if (!pk_file_exists(build->record_path) ||
+        pk_json_load(build->record_path, &record, NULL) < 0 ||
+        strcmp(pk_json_string_or(record, "digest", ""), image.digest) != 0) {
+        build->bytes = image.bytes;
+        r = write_record(build, image.digest, err);
+    }
+    if (r == 0)
+        *ret_digest = PK_TAKE(image.digest);
     return r;
 }
 
@@ -138,7 +166,7 @@ static int check_final(struct build *build, const char *layer, struct pk_error *
 static json_t *image_labels(const struct build *build)
 {
     return json_pack("{s:s, s:s, s:s}", "io.picket.package", pk_package_name(build->package),
-                     "io.picket.version", build->version->version, "io.picket.recipe",
+                     "io.picket.version", build->version->version, PK_IMAGE_LABEL_RECIPE,
                      build->recipe.hash);
 }
 
@@ -167,7 +195,7 @@ static int make_archive(struct build *build, const char *archive, char **ret_dig
     build->bytes = tree.bytes;
     build->files = tree.count;
     char size[32];
-    say(build, "final stage: %zu of %zu packages' files, %s", tree.count, build->packages.count,
+    say(build, "final stage: %zu files of %zu packages, %s", tree.count, build->packages.count,
         pk_human_bytes(tree.bytes, size, sizeof(size)));
     r = pk_tree_write_tar(&tree, root, layer, err);
     if (r == 0)
@@ -180,27 +208,6 @@ static int make_archive(struct build *build, const char *archive, char **ret_dig
                                   .labels = labels,
                                   .created = tree.newest };
     return pk_image_write_archive(layer, &meta, archive, ret_digest, err);
-}
-
-static int write_record(const struct build *build, const char *digest, struct pk_error *err)
-{
-    char when[40];
-    pk_time_format(pk_time_now(), 0, when, sizeof(when));
-    json_t *packages = json_array();
-    for (size_t i = 0; packages != NULL && i < build->packages.count; i++)
-        json_array_append_new(packages, json_string(build->packages.list[i]));
-    PK_JSON record =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:o}", "package",
-                  pk_package_name(build->package), "version", build->version->version, "image",
-                  build->version->image, "recipeHash", build->recipe.hash, "digest", digest,
-                  "check", build->check_output, "bytes", (json_int_t)build->bytes, "files",
-                  (json_int_t)build->files, "builtAt", when, "seconds",
-                  (json_int_t)((pk_time_monotonic() - build->started) / PK_NSEC_PER_SEC),
-                  "packages", packages);
-    PK_CLEANUP(pk_free_p) char *text = record != NULL ? pk_json_pretty(record) : NULL;
-    if (text == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
-    return pk_file_write(build->record_path, text, strlen(text), 0644, err);
 }
 
 static int build_image(struct build *build, char **ret_digest, struct pk_error *err)
@@ -235,22 +242,22 @@ static int build_image(struct build *build, char **ret_digest, struct pk_error *
         return r;
     say(build, "loading into Podman as %s", build->version->image);
     r = pk_podman_image_load(build->options->podman_socket, archive, err);
-    PK_CLEANUP(pk_free_p) char *digest = NULL;
+    PK_CLEANUP(pk_podman_image_done) struct pk_podman_image image = { 0 };
     if (r == 0)
-        r = pk_podman_image_id(build->options->podman_socket, build->version->image, &digest, err);
+        r = pk_podman_image_find(build->options->podman_socket, build->version->image, &image, err);
     if (r < 0)
         return r;
-    if (!pk_str_equal(digest, expected)) {
+    if (!pk_str_equal(image.digest, expected)) {
         pk_fail(err, PK_E_INTERNAL, "Podman has %s as %s instead of %s", build->version->image,
-                digest != NULL ? digest : "nothing", expected);
+                image.digest != NULL ? image.digest : "nothing", expected);
         return pk_hint(err, "did another build run at the same time? Try again"), PK_E_INTERNAL;
     }
-    r = write_record(build, digest, err);
+    r = write_record(build, expected, err);
     if (r < 0)
         return r;
-    say(build, "built %s %.19s in %lld s", build->version->image, digest,
+    say(build, "built %s %.19s in %lld s", build->version->image, expected,
         (long long)((pk_time_monotonic() - build->started) / PK_NSEC_PER_SEC));
-    *ret_digest = PK_TAKE(digest);
+    *ret_digest = PK_TAKE(expected);
     return 0;
 }
 

@@ -89,10 +89,17 @@ int pk_image_write_archive(const char *layer_path, const struct pk_image_meta *m
 
 /* ---- image_load.c ---- */
 
-/* The image's id in Podman ("sha256:..."), or NULL in *ret_digest when there is none of that name
- * or id. */
-int pk_podman_image_id(const char *socket, const char *image, char **ret_digest,
-                       struct pk_error *err);
+#define PK_IMAGE_LABEL_RECIPE "io.picket.recipe"
+
+struct pk_podman_image {
+    char *digest;   /* "sha256:..." (the image's id), NULL = there is no such image */
+    char *recipe;   /* hash of the recipe that it was built from (a label), "" = not by us */
+    uint64_t bytes; /* unpacked */
+};
+void pk_podman_image_done(struct pk_podman_image *image);
+/* Looks an image up by name or id. None of that name is success, with digest NULL. */
+int pk_podman_image_find(const char *socket, const char *name, struct pk_podman_image *ret_image,
+                         struct pk_error *err);
 /* Loads an archive: through the REST socket when a service listens there, else with the podman
  * program. */
 int pk_podman_image_load(const char *socket, const char *archive_path, struct pk_error *err);

@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -39,23 +38,45 @@ static int open_service(const char *socket_path, struct pk_http_client **ret_cli
     return pk_http_client_new(&options, ret_client, err);
 }
 
-static int take_digest(const char *id, char **ret_digest, struct pk_error *err)
+void pk_podman_image_done(struct pk_podman_image *image)
 {
-    char *digest = pk_str_starts(id, "sha256:") ? pk_strdup(id) : pk_asprintf("sha256:%s", id);
-    if (digest == NULL)
+    pk_free(image->digest);
+    pk_free(image->recipe);
+    memset(image, 0, sizeof(*image));
+}
+
+/* answer: an image's inspection, which is outside input. */
+static int read_image(const json_t *answer, struct pk_podman_image *ret_image, struct pk_error *err)
+{
+    const char *id = json_string_value(json_object_get(answer, "Id"));
+    if (id == NULL || id[0] == '\0') {
+        pk_fail(err, PK_E_IO, "Podman's answer about an image is not what it should be");
+        return pk_hint(err, "is this Podman 4 or newer?"), PK_E_IO;
+    }
+    const char *recipe = json_string_value(
+        json_object_get(json_object_get(answer, "Labels"), PK_IMAGE_LABEL_RECIPE));
+    json_int_t bytes = json_integer_value(json_object_get(answer, "Size"));
+    struct pk_podman_image image = {
+        .digest = pk_str_starts(id, "sha256:") ? pk_strdup(id) : pk_asprintf("sha256:%s", id),
+        .recipe = pk_strdup(recipe != NULL ? recipe : ""),
+        .bytes = bytes > 0 ? (uint64_t)bytes : 0,
+    };
+    if (image.digest == NULL || image.recipe == NULL) {
+        pk_podman_image_done(&image);
         return pk_fail(err, PK_E_NOMEM, "out of memory");
-    *ret_digest = digest;
+    }
+    *ret_image = image;
     return 0;
 }
 
-static int id_by_service(const char *socket_path, const char *image, char **ret_digest,
-                         struct pk_error *err)
+static int find_by_service(const char *socket_path, const char *name,
+                           struct pk_podman_image *ret_image, struct pk_error *err)
 {
     PK_CLEANUP(pk_http_client_free_p) struct pk_http_client *client = NULL;
     int r = open_service(socket_path, &client, err);
     if (r < 0)
         return r;
-    PK_CLEANUP(pk_free_p) char *escaped = pk_url_escape(image);
+    PK_CLEANUP(pk_free_p) char *escaped = pk_url_escape(name);
     PK_CLEANUP(pk_free_p)
     char *path = escaped != NULL ? pk_asprintf("/v4.0.0/libpod/images/%s/json", escaped) : NULL;
     if (path == NULL)
@@ -66,16 +87,18 @@ static int id_by_service(const char *socket_path, const char *image, char **ret_
     r = pk_http_call(client, &call, &status, &body, err);
     if (r < 0)
         return pk_wrap(err, "Podman at %s", socket_path), r;
-    PK_JSON answer = NULL;
-    if (status == 200 && pk_json_parse("Podman's answer", body.data != NULL ? body.data : "",
-                                       body.len, &answer, NULL) == 0)
-        return take_digest(pk_json_string_or(answer, "Id", ""), ret_digest, err);
     if (status == 404) {
-        *ret_digest = NULL;
+        *ret_image = (struct pk_podman_image){ 0 };
         return 0;
     }
-    pk_fail(err, PK_E_IO, "Podman does not tell about %s (status %u)", image, status);
-    return pk_hint(err, "see podman images"), PK_E_IO;
+    if (status != 200) {
+        pk_fail(err, PK_E_IO, "Podman does not tell about %s (status %u)", name, status);
+        return pk_hint(err, "see podman images"), PK_E_IO;
+    }
+    PK_JSON answer = NULL;
+    r = pk_json_parse("Podman's answer", body.data != NULL ? body.data : "", body.len, &answer,
+                      err);
+    return r < 0 ? r : read_image(answer, ret_image, err);
 }
 
 static int no_podman(int r, struct pk_error *err)
@@ -85,34 +108,37 @@ static int no_podman(int r, struct pk_error *err)
     return pk_wrap(err, "podman"), r;
 }
 
-static int id_by_program(const char *image, char **ret_digest, struct pk_error *err)
+static int find_by_program(const char *name, struct pk_podman_image *ret_image,
+                           struct pk_error *err)
 {
-    const char *const argv[] = { "podman", "image", "inspect", "--format={{.Id}}", image, NULL };
+    const char *const argv[] = { "podman", "image", "inspect", name, NULL };
     struct pk_proc_options options = { .argv = argv, .timeout_ms = 60000 };
-    PK_CLEANUP(pk_buf_done) struct pk_buf out = PK_BUF_INIT(4096), errout = PK_BUF_INIT(65536);
+    PK_CLEANUP(pk_buf_done) struct pk_buf out = PK_BUF_INIT(16u << 20);
+    PK_CLEANUP(pk_buf_done) struct pk_buf errout = PK_BUF_INIT(65536);
     int status = 0;
     int r = pk_proc_run(&options, &out, &errout, &status, err);
     if (r < 0)
         return no_podman(r, err);
-    if (status == 0 && out.len >= 64) {
-        out.data[strcspn(out.data, "\n")] = '\0';
-        return take_digest(out.data, ret_digest, err);
+    if (status == 0) {
+        PK_JSON answer = NULL;
+        r = pk_json_parse("podman's answer", out.data != NULL ? out.data : "", out.len, &answer,
+                          err);
+        return r < 0 ? r : read_image(json_array_get(answer, 0), ret_image, err);
     }
-    if (WIFEXITED(status) && errout.data != NULL &&
-        (strstr(errout.data, "no such image") != NULL ||
-         strstr(errout.data, "image not known") != NULL)) {
-        *ret_digest = NULL;
+    if (errout.data != NULL && (strstr(errout.data, "no such image") != NULL ||
+                                strstr(errout.data, "image not known") != NULL)) {
+        *ret_image = (struct pk_podman_image){ 0 };
         return 0;
     }
-    pk_fail(err, PK_E_IO, "podman does not tell about %s", image);
-    return pk_hint(err, "see what 'podman image inspect %s' says", image), PK_E_IO;
+    pk_fail(err, PK_E_IO, "podman does not tell about %s", name);
+    return pk_hint(err, "see what 'podman image inspect %s' says", name), PK_E_IO;
 }
 
-int pk_podman_image_id(const char *socket, const char *image, char **ret_digest,
-                       struct pk_error *err)
+int pk_podman_image_find(const char *socket, const char *name, struct pk_podman_image *ret_image,
+                         struct pk_error *err)
 {
-    return service_listens(socket) ? id_by_service(socket, image, ret_digest, err)
-                                   : id_by_program(image, ret_digest, err);
+    return service_listens(socket) ? find_by_service(socket, name, ret_image, err)
+                                   : find_by_program(name, ret_image, err);
 }
 
 static int load_by_service(const char *socket_path, const char *archive_path, struct pk_error *err)

@@ -87,6 +87,7 @@ static int refuse_unknown(const struct pk_doc *doc, const struct pk_node *map,
         if (found)
             continue;
         pk_node_fail(doc, item, err, "there is no key '%s' here", item->key);
+        pk_error_at(err, pk_doc_name(doc), item->key_line, item->key_col);
         const char *closest = pk_str_closest(item->key, known, count);
         if (closest != NULL)
             pk_hint(err, "did you mean '%s'?", closest);
