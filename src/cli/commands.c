@@ -27,6 +27,9 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_serve,
     &pk_cmd_supervise,
 #endif
+    /* Packages */
+    &pk_cmd_image_build,
+    &pk_cmd_image_list,
     /* Server */
     &pk_cmd_token_create,
     &pk_cmd_token_list,

@@ -16,6 +16,8 @@ extern const struct pk_cmd pk_cmd_status;
 extern const struct pk_cmd pk_cmd_serve;
 extern const struct pk_cmd pk_cmd_node;
 extern const struct pk_cmd pk_cmd_replay;
+extern const struct pk_cmd pk_cmd_image_build;
+extern const struct pk_cmd pk_cmd_image_list;
 extern const struct pk_cmd pk_cmd_token_create;
 extern const struct pk_cmd pk_cmd_token_list;
 extern const struct pk_cmd pk_cmd_token_revoke;
