@@ -26,7 +26,6 @@ static const struct check {
     { "podman", "runtime", pk_doctor_runtime, false },
     { "podman", "limits", pk_doctor_limits, true },
     { "tools", "programs", pk_doctor_programs, false },
-    { "tools", "duckdb", pk_doctor_duckdb, false },
     { "storage", "space", pk_doctor_space, true },
     { "storage", "file-system", pk_doctor_filesystem, true },
     { "nic", "interfaces", pk_doctor_interfaces, true },

@@ -18,6 +18,8 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_status,
     &pk_cmd_history,
     &pk_cmd_logs,
+    &pk_cmd_events,
+    &pk_cmd_doctor,
     /* Run */
     &pk_cmd_replay,
     &pk_cmd_node,

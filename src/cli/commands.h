@@ -24,6 +24,8 @@ extern const struct pk_cmd pk_cmd_token_revoke;
 extern const struct pk_cmd pk_cmd_up;
 extern const struct pk_cmd pk_cmd_down;
 extern const struct pk_cmd pk_cmd_supervise;
+extern const struct pk_cmd pk_cmd_doctor;
+extern const struct pk_cmd pk_cmd_events;
 extern const struct pk_cmd pk_cmd_help;
 extern const struct pk_cmd pk_cmd_version;
 extern const struct pk_cmd pk_cmd_completion;
