@@ -148,12 +148,6 @@ void pk_agent_poll_readers(struct pk_agent *agent)
         pk_lane_poll_reader(agent, agent->plane.lanes[i]);
 }
 
-struct strays {
-    struct pk_agent *agent;
-    char (*names)[16];
-    size_t count;
-};
-
 static bool keeps_netns(void *arg, const char *name)
 {
     const struct pk_plane *plane = arg;
@@ -165,27 +159,17 @@ static bool keeps_netns(void *arg, const char *name)
     return false;
 }
 
-static void collect_stray_link(void *arg, const struct pk_link *link)
+static bool keeps_link(void *arg, const char *name)
 {
-    struct strays *strays = arg;
-    const struct pk_plane *plane = &strays->agent->plane;
-    const char *tag = strays->agent->paths.tag;
-    size_t tag_len = strlen(tag);
-    if (strncmp(link->name, tag, tag_len) != 0 || link->name[tag_len] == '\0' ||
-        strchr("lts", link->name[tag_len]) == NULL)
-        return;
+    const struct pk_plane *plane = arg;
     for (size_t i = 0; i < plane->lane_count; i++)
-        if (strcmp(plane->lanes[i]->link_name, link->name) == 0)
-            return;
+        if (strcmp(plane->lanes[i]->link_name, name) == 0)
+            return true;
     for (size_t i = 0; i < plane->tap_count; i++)
-        if (strcmp(plane->taps[i]->interface, link->name) == 0 ||
-            strcmp(plane->taps[i]->send_name, link->name) == 0)
-            return;
-    void *grown = pk_realloc_array(strays->names, strays->count + 1, sizeof(*strays->names));
-    if (grown == NULL)
-        return; /* the next start finds it */
-    strays->names = grown;
-    memcpy(strays->names[strays->count++], link->name, sizeof(link->name));
+        if (strcmp(plane->taps[i]->interface, name) == 0 ||
+            strcmp(plane->taps[i]->send_name, name) == 0)
+            return true;
+    return false;
 }
 
 static void remove_stray_keys(struct pk_agent *agent)
@@ -224,11 +208,7 @@ static void remove_strays(struct pk_agent *agent)
 {
     struct pk_error err = { 0 };
     remove_stray_keys(agent);
-    struct strays strays = { .agent = agent };
-    int r = pk_link_each(agent->nl, collect_stray_link, &strays, &err);
-    for (size_t i = 0; i < strays.count && r == 0; i++)
-        r = pk_link_delete(agent->nl, strays.names[i], &err);
-    pk_free(strays.names);
+    int r = pk_link_delete_all(agent->nl, agent->paths.tag, keeps_link, &agent->plane, &err);
     char prefix[16];
     (void)snprintf(prefix, sizeof(prefix), "%s-", agent->paths.tag);
     if (r == 0)

@@ -99,6 +99,9 @@ int pk_link_set(struct nl_sock *nl, const struct pk_link *link, unsigned mtu, un
 /* Calls each() for every link of the namespace that nl was opened in. */
 int pk_link_each(struct nl_sock *nl, void (*each)(void *arg, const struct pk_link *link), void *arg,
                  struct pk_error *err);
+/* Removes all links that carry the instance's tag and that keep() does not claim. */
+int pk_link_delete_all(struct nl_sock *nl, const char *tag,
+                       bool (*keep)(void *arg, const char *name), void *arg, struct pk_error *err);
 int pk_link_ipv6_off(const char *name, struct pk_error *err); /* in the caller's namespace */
 /* The interface of the default route, "" when there is none. */
 int pk_link_default_route(char out[16], struct pk_error *err);

@@ -190,6 +190,43 @@ int pk_link_each(struct nl_sock *nl, void (*each)(void *arg, const struct pk_lin
     return 0;
 }
 
+struct strays {
+    const char *tag;
+    bool (*keep)(void *arg, const char *name);
+    void *arg;
+    char (*names)[16];
+    size_t count;
+    bool failed;
+};
+
+static void collect_stray(void *arg, const struct pk_link *link)
+{
+    struct strays *strays = arg;
+    size_t len = strlen(strays->tag);
+    if (strncmp(link->name, strays->tag, len) != 0 || link->name[len] == '\0' ||
+        strchr("lts", link->name[len]) == NULL ||
+        (strays->keep != NULL && strays->keep(strays->arg, link->name)))
+        return;
+    void *grown = pk_realloc_array(strays->names, strays->count + 1, sizeof(*strays->names));
+    if (grown == NULL) {
+        strays->failed = true;
+        return;
+    }
+    strays->names = grown;
+    memcpy(strays->names[strays->count++], link->name, sizeof(link->name));
+}
+
+int pk_link_delete_all(struct nl_sock *nl, const char *tag,
+                       bool (*keep)(void *arg, const char *name), void *arg, struct pk_error *err)
+{
+    struct strays strays = { .tag = tag, .keep = keep, .arg = arg };
+    int r = pk_link_each(nl, collect_stray, &strays, err);
+    for (size_t i = 0; i < strays.count && r == 0; i++)
+        r = pk_link_delete(nl, strays.names[i], err);
+    pk_free(strays.names);
+    return r == 0 && strays.failed ? pk_fail(err, PK_E_NOMEM, "out of memory") : r;
+}
+
 int pk_link_ipv6_off(const char *name, struct pk_error *err)
 {
     char path[96];

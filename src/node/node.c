@@ -193,7 +193,13 @@ static int clean_rest(const struct pk_paths *paths, struct pk_error *err)
     (void)snprintf(bpf_path, sizeof(bpf_path), "%s/bpf", paths->run_dir);
     (void)snprintf(prefix, sizeof(prefix), "%s-", paths->tag);
     int first = pk_bpffs_unmount(bpf_path, err);
-    int r = pk_netns_remove_all(prefix, NULL, NULL, first < 0 ? NULL : err);
+    PK_CLEANUP(pk_nl_close_p) struct nl_sock *nl = NULL;
+    int r = pk_nl_open(&nl, first < 0 ? NULL : err);
+    first = first < 0 ? first : r;
+    if (r == 0)
+        r = pk_link_delete_all(nl, paths->tag, NULL, NULL, first < 0 ? NULL : err);
+    first = first < 0 ? first : r;
+    r = pk_netns_remove_all(prefix, NULL, NULL, first < 0 ? NULL : err);
     return first < 0 ? first : r;
 }
 

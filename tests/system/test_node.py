@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent and the plane with real packets: taps, lanes, replay, repair, restarts, errors."""
 import collections
+import json
 import os
 import pathlib
 import re
@@ -299,14 +300,6 @@ def damage_rename(instance, lane):
     subprocess.run(["nsenter", f"--net={lane['netns']}", "ip", "link", "set", "tap0", "name", "eth5"], check=True)
 
 
-def damage_xdp(instance, lane):
-    # pinned links hold the programs: gone with the pins
-    pins = [p for p in (instance.run / "bpf").rglob("*") if p.is_file() and "lane" in str(p)]
-    assert pins
-    for pin in pins:
-        pin.unlink()
-
-
 @pytest.mark.parametrize("damage", [damage_netns, damage_link, damage_down, damage_mtu, damage_rename])
 def test_a_damaged_lane_is_repaired(instance, wire, damage):
     make_lanes(instance)
@@ -539,6 +532,71 @@ def test_a_replay_that_the_agent_did_not_survive_is_told(instance, tmp_path):
     end = instance.get(REPLAY)
     assert end["state"] == "failed" and "restarted" in end["error"]
     assert replay(instance, path)["state"] == "done"
+
+
+# ---- the command ----
+
+
+def picket_replay(instance, *args, **more):
+    """The agent answers the calls that serve hands on under the same paths."""
+    return subprocess.run(instance.command("--server", f"unix:{instance.run}/node.sock", "replay", *args),
+                          capture_output=True, text=True, timeout=60, check=False, **more)
+
+
+def test_the_replay_command(instance, tmp_path):
+    make_lanes(instance)
+    make_replay_tap(instance)
+    data = frame("10.0.0.1", "10.0.0.2", 1, 2, b"x" * 258)
+    write_pcap(tmp_path / "a.pcap", [data] * 100, gap_us=1000)
+    large = write_pcap(tmp_path / "b.pcap", [data, frame("10.0.0.1", "10.0.0.2", 1, 2, b"x" * 3000)])
+    none = picket_replay(instance, "--status")
+    assert none.returncode == 0 and "No replay" in none.stdout
+    done = picket_replay(instance, "a.pcap", cwd=tmp_path)  # the only tap; a path from here
+    assert done.returncode == 0 and "done: 100 packets" in done.stdout and "\r" not in done.stderr, done
+    assert instance.get(REPLAY)["elapsedMs"] >= 99
+    done = picket_replay(instance, "a.pcap", str(large), "--tap", "f/t", "--fast", "--loop", "3", "-o", "json", cwd=tmp_path)
+    summary = json.loads(done.stdout)
+    assert {key: summary[key] for key in ("sent", "oversize", "failed")} == {"sent": 303, "oversize": 3, "failed": 0}
+    assert summary["bytes"] == 303 * len(data) and summary["elapsedMs"] >= 0
+    done = picket_replay(instance, str(large), "--tap", "t", "--mbps", "100")
+    assert done.returncode == 0 and "MTU" in done.stderr
+    done = picket_replay(instance, str(large), "--pps", "50", "--loop", "forever", "--detach")
+    assert done.returncode == 0 and instance.get(REPLAY)["state"] == "running"
+    busy = picket_replay(instance, str(large))
+    assert busy.returncode != 0 and "is running" in busy.stderr
+    stopped = picket_replay(instance, "--stop", "--tap", "f/t")
+    assert stopped.returncode == 0 and stopped.stdout.startswith("stopped: ")
+    assert instance.get(REPLAY)["state"] == "done"
+
+
+def test_ctrl_c_stops_the_replay(instance, tmp_path):
+    make_lanes(instance)
+    make_replay_tap(instance)
+    path = write_pcap(tmp_path / "a.pcap", [b"\x01" * 60] * 10)
+    command = instance.command("--server", f"unix:{instance.run}/node.sock", "replay", path, "--pps", "100", "--loop", "forever")
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: instance.get(REPLAY)["sent"] > 5, 10, "the replay to run")
+    running.send_signal(signal.SIGINT)
+    out, fault = running.communicate(timeout=10)
+    assert running.returncode not in (0, None) and "stopped" in out and "--detach" in fault
+    assert instance.get(REPLAY)["state"] == "done" and instance.get(REPLAY)["stopped"]
+
+
+@pytest.mark.parametrize("args, words", [
+    ([], ["no capture file"]), (["missing.pcap"], ["missing.pcap", "No such file"]), (["/"], ["regular file"]),
+    (["{a}", "--tap", "other"], ["no replay tap other", "picket status"]), (["{a}", "--tap", "g/t"], ["no replay tap"]),
+    (["{a}", "--pps", "5", "--fast"], ["exclude"]), (["{a}", "--loop", "0"], ["--loop", "forever"]),
+    (["{a}", "--loop", "often"], ["--loop", "forever"]), (["{a}", "--stop"], ["--stop"]),
+    (["{a}", "--speed", "-1"], ["speed"]), (["{a}", "--pps", "x"], ["pps"]), (["{t}"], ["t.pcap"])])
+def test_the_replay_command_refuses(instance, tmp_path, args, words):
+    make_lanes(instance)
+    make_replay_tap(instance)
+    a = write_pcap(tmp_path / "a.pcap", [b"\x01" * 60])
+    t = tmp_path / "t.pcap"
+    t.write_text("this is no capture")
+    done = picket_replay(instance, *[x.format(a=a, t=t) for x in args], cwd=tmp_path)
+    assert done.returncode not in (0, -6, -11) and all(word in done.stderr for word in words), done
+    assert instance.tap()["packets"] == 0
 
 
 # ---- errors ----
