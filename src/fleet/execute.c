@@ -156,10 +156,10 @@ static int probe_once(const struct pk_unit *unit, struct pk_error *err)
 
 /* The tool's own word, and the kernel's: something reads the lane's interface. */
 static int check_ready(struct pk_manager *manager, const struct pk_unit *unit,
-                       pk_nsec running_since, struct pk_error *err)
+                       const struct pk_unit_status *status, struct pk_error *err)
 {
     if (unit->probe == PK_PROBE_NONE)
-        return pk_time_monotonic() - running_since >= RUNS_FOR
+        return pk_time_now() - status->started_at >= RUNS_FOR
                    ? 0
                    : pk_fail(err, PK_E_TIMEOUT, "it was not seen to run for long enough");
     int r = probe_once(unit, err);
@@ -182,7 +182,6 @@ int pk_unit_wait_ready(struct pk_manager *manager, struct pk_fleet *fleet,
                        const struct pk_unit *unit, struct pk_error *err)
 {
     pk_nsec deadline = pk_time_monotonic() + READY_TIMEOUT;
-    pk_nsec running_since = 0;
     struct pk_error last = { 0 };
     (void)pk_fail(&last, PK_E_TIMEOUT, "it does not run");
     while (pk_time_monotonic() < deadline) {
@@ -200,8 +199,7 @@ int pk_unit_wait_ready(struct pk_manager *manager, struct pk_fleet *fleet,
         else if (status->state == PK_UNIT_EXITED)
             r = fail_ended(manager, unit, status, err);
         else if (status->state == PK_UNIT_RUNNING) {
-            running_since = running_since != 0 ? running_since : pk_time_monotonic();
-            if (check_ready(manager, unit, running_since, &last) == 0) {
+            if (check_ready(manager, unit, status, &last) == 0) {
                 pk_view_done(&view);
                 return 0;
             }

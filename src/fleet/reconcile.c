@@ -210,6 +210,38 @@ static int carry_out(struct pk_manager *manager, struct pk_fleet *fleet, bool *r
     return r;
 }
 
+/* Keys of all that is desired and not in unknown: what is in order now and may be gone later. */
+static int known_keys(const struct pk_desired *desired, const struct pk_strv *unknown,
+                      struct pk_strv *keys)
+{
+    char key[PK_STEP_KEY_MAX];
+    int r = 0;
+    for (size_t i = 0; i < desired->lane_count && r >= 0; i++) {
+        (void)snprintf(key, sizeof(key), "lane %s/%u", desired->lanes[i].group,
+                       desired->lanes[i].index);
+        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
+    }
+    for (size_t i = 0; i < desired->unit_count && r >= 0; i++) {
+        const struct pk_unit *unit = &desired->units[i];
+        (void)snprintf(key, sizeof(key), "unit %s/%u/%s", unit->group, unit->lane, unit->tool);
+        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
+    }
+    for (size_t i = 0; i < desired->groups.count && r >= 0; i++) {
+        const char *group = desired->groups.list[i];
+        unsigned lanes = 0;
+        for (size_t l = 0; l < desired->lane_count; l++)
+            lanes += strcmp(desired->lanes[l].group, group) == 0;
+        (void)snprintf(key, sizeof(key), "group %s", group);
+        r = pk_strv_contains(unknown, key) ? 0
+                                           : pk_strv_addf(keys, "group %s lanes %u", group, lanes);
+    }
+    for (size_t i = 0; i < desired->tap_count && r >= 0; i++) {
+        (void)snprintf(key, sizeof(key), "tap %s", desired->taps[i].name);
+        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
+    }
+    return r;
+}
+
 /* The fleet is gone: its history stays. Lock not held; busy. */
 static void finish_removal(struct pk_manager *manager, struct pk_fleet *fleet)
 {
@@ -250,7 +282,16 @@ static bool run_job(struct pk_manager *manager, struct pk_fleet *fleet)
                      fleet->name);
         /* Not on disk: a later start takes the revision up again, which does no harm. */
     }
+    struct pk_strv known = { 0 };
+    struct pk_strv unknown = { 0 };
+    bool all_known = r >= 0 && known_keys(fleet->desired, &unknown, &known) >= 0;
     pk_manager_lock(manager);
+    if (all_known) {
+        struct pk_strv old = fleet->known;
+        fleet->known = known;
+        known = old;
+        fleet->known_dirty = true;
+    }
     fleet->job = false;
     fleet->resumed = false;
     fleet->outcome = r < 0 ? PK_OUTCOME_FAILED : PK_OUTCOME_APPLIED;
@@ -260,6 +301,7 @@ static bool run_job(struct pk_manager *manager, struct pk_fleet *fleet)
     fleet->version++;
     bool gone = r >= 0 && fleet->document != NULL && fleet->document[0] == '\0';
     pk_manager_unlock(manager);
+    pk_strv_done(&known);
     if (gone)
         finish_removal(manager, fleet);
     return !gone;
@@ -267,11 +309,35 @@ static bool run_job(struct pk_manager *manager, struct pk_fleet *fleet)
 
 /* ---- repair ---- */
 
-/* Runs a repair step now? Lock not held. */
-static bool is_due(struct pk_manager *manager, struct pk_fleet *fleet, const struct pk_step *step,
-                   const char *key, bool agent_ok)
+static const struct pk_observed_unit *unit_of_step(const struct pk_fleet *fleet,
+                                                   const struct pk_observed *observed,
+                                                   const struct pk_step *step)
 {
-    bool restores = step->cause != PK_CAUSE_NEW && step->cause != PK_CAUSE_CHANGED;
+    if (step->kind != PK_STEP_UNIT || step->op == PK_STEP_REMOVE)
+        return NULL;
+    const char *name = fleet->desired->units[step->index].name;
+    for (size_t i = 0; i < observed->unit_count; i++)
+        if (strcmp(observed->units[i].name, name) == 0)
+            return &observed->units[i];
+    return NULL;
+}
+
+/* A tool that a failed apply did not get to, and that ended: it goes on as it was before. */
+static bool goes_on_as_before(const struct pk_fleet *fleet, const struct pk_observed *observed,
+                              const struct pk_step *step)
+{
+    const struct pk_observed_unit *unit = unit_of_step(fleet, observed, step);
+    return fleet->outcome == PK_OUTCOME_FAILED && step->cause == PK_CAUSE_CHANGED && unit != NULL &&
+           !unit->running;
+}
+
+/* Runs a repair step now? Lock not held. */
+static bool is_due(struct pk_manager *manager, struct pk_fleet *fleet,
+                   const struct pk_observed *observed, const struct pk_step *step, const char *key,
+                   bool agent_ok)
+{
+    bool as_before = goes_on_as_before(fleet, observed, step);
+    bool restores = (step->cause != PK_CAUSE_NEW && step->cause != PK_CAUSE_CHANGED) || as_before;
     if ((fleet->outcome == PK_OUTCOME_FAILED && !restores) ||
         (!agent_ok && step->kind != PK_STEP_UNIT))
         return false;
@@ -279,7 +345,7 @@ static bool is_due(struct pk_manager *manager, struct pk_fleet *fleet, const str
     pk_manager_lock(manager);
     const struct pk_retry *retry = pk_map_get(fleet->retries, key);
     bool due = retry == NULL || now >= retry->next_try_at;
-    if (due && step->cause == PK_CAUSE_STOPPED) {
+    if (due && (step->cause == PK_CAUSE_STOPPED || as_before)) {
         const struct pk_runtime *runtime =
             pk_runtime_find(fleet, fleet->desired->units[step->index].name);
         due = runtime == NULL || now >= runtime->next_try_at;
@@ -323,32 +389,6 @@ static void forget_tries(struct pk_fleet *fleet, const struct pk_strv *needed)
         if (!pk_strv_contains(needed, key))
             (void)pk_map_remove(fleet->retries, key);
     }
-}
-
-static int known_keys(const struct pk_desired *desired, const struct pk_strv *unknown,
-                      struct pk_strv *keys)
-{
-    char key[PK_STEP_KEY_MAX];
-    int r = 0;
-    for (size_t i = 0; i < desired->lane_count && r >= 0; i++) {
-        (void)snprintf(key, sizeof(key), "lane %s/%u", desired->lanes[i].group,
-                       desired->lanes[i].index);
-        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
-    }
-    for (size_t i = 0; i < desired->unit_count && r >= 0; i++) {
-        const struct pk_unit *unit = &desired->units[i];
-        (void)snprintf(key, sizeof(key), "unit %s/%u/%s", unit->group, unit->lane, unit->tool);
-        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
-    }
-    for (size_t i = 0; i < desired->groups.count && r >= 0; i++) {
-        (void)snprintf(key, sizeof(key), "group %s", desired->groups.list[i]);
-        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
-    }
-    for (size_t i = 0; i < desired->tap_count && r >= 0; i++) {
-        (void)snprintf(key, sizeof(key), "tap %s", desired->taps[i].name);
-        r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
-    }
-    return r;
 }
 
 static bool same_strv(const struct pk_strv *a, const struct pk_strv *b)
@@ -406,13 +446,17 @@ static void repair_step(struct pk_manager *manager, struct pk_fleet *fleet,
     struct pk_error err = { 0 };
     pk_log(PK_LOG_INFO, "fleet", "fleet %s: repair: %s %s: %s", fleet->name,
            pk_step_op_name(step->op), key, step->reason);
-    int r = pk_step_execute(manager, fleet, observed, step, false, &err);
+    bool as_before = goes_on_as_before(fleet, observed, step);
+    struct pk_engine *engine = manager->options.engine;
+    int r = as_before
+                ? engine->ops->start(engine->self, fleet->desired->units[step->index].name, &err)
+                : pk_step_execute(manager, fleet, observed, step, false, &err);
     if (r == PK_E_INTERRUPTED)
         return;
     if (r < 0)
         pk_log_error(PK_LOG_INFO, "fleet", &err, "fleet %s: repair of %s", fleet->name, key);
     /* A tool's own back-off counts its ends. */
-    if (r < 0 || step->cause != PK_CAUSE_STOPPED)
+    if (r < 0 || (step->cause != PK_CAUSE_STOPPED && !as_before))
         note_try(manager, fleet, key, &err);
 }
 
@@ -439,7 +483,7 @@ static void repair(struct pk_manager *manager, struct pk_fleet *fleet, const str
     for (size_t i = 0; i < plan->step_count && !pk_fleet_must_yield(manager, fleet); i++) {
         char key[PK_STEP_KEY_MAX];
         pk_step_key(&plan->steps[i], key, sizeof(key));
-        if (!is_due(manager, fleet, &plan->steps[i], key, agent_ok))
+        if (!is_due(manager, fleet, observed, &plan->steps[i], key, agent_ok))
             continue;
         repair_step(manager, fleet, observed, &plan->steps[i], key);
         acted = true;

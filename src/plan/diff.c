@@ -171,15 +171,24 @@ static unsigned group_size(const struct pk_observed_group *group)
 /* Missing, but it was there once as it is wanted now. */
 static bool was_there(const struct diff *diff, enum pk_step_kind kind, const char *name)
 {
-    char key[192];
+    char key[256];
     (void)snprintf(key, sizeof(key), "%s %s", pk_step_kind_name(kind), name);
     return pk_strv_contains(&diff->observed->known, key);
+}
+
+/* A group is known by its number of lanes too: with another number it is changed, not broken. */
+static bool group_was_there(const struct diff *diff, const char *group)
+{
+    char key[128];
+    (void)snprintf(key, sizeof(key), "%s lanes %u", group, desired_lanes(diff, group));
+    return was_there(diff, PK_STEP_GROUP, key);
 }
 
 static int add_missing(struct diff *diff, enum pk_step_kind kind, size_t index, char *name,
                        const char *gone, char *traffic)
 {
-    bool known = name != NULL && was_there(diff, kind, name);
+    bool known = name != NULL && (kind == PK_STEP_GROUP ? group_was_there(diff, name)
+                                                        : was_there(diff, kind, name));
     return add_step_take(diff, PK_STEP_ADD, kind, known ? PK_CAUSE_GONE : PK_CAUSE_NEW, index, name,
                          pk_strdup(known ? gone : "new"), traffic);
 }
@@ -342,7 +351,7 @@ static int plan_groups(struct diff *diff)
             continue;
         unsigned before = group_size(have);
         unsigned after = desired_lanes(diff, name);
-        if (before == after || was_there(diff, PK_STEP_GROUP, name))
+        if (before == after || group_was_there(diff, name))
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_FAULT, i,
                               pk_strdup(name),
                               pk_asprintf("%u of %u lanes have slots", before, after), NULL);

@@ -141,7 +141,7 @@ struct pk_observed {
     struct pk_observed_unit *units;
     size_t unit_count;
     /* What was there once as it is desired now ("lane analysis/0", "unit analysis/0/suricata",
-     * "group analysis", "tap uplink"): missing, it is gone; else it is new. */
+     * "group analysis lanes 2", "tap uplink"): missing, it is gone; else it is new. */
     struct pk_strv known;
 };
 void pk_observed_free(struct pk_observed *observed);

@@ -301,6 +301,9 @@ static void test_failed_apply_stops_and_holds(void **state)
     pk_sleep_ms(3500);
     assert_int_equal(world->changes, 0);
     assert_int_equal(unit_count(&life), 1);
+    PK_JSON held = life_status(&life, "edge");
+    assert_string_equal(pk_json_string_or(first_tool(held, 0), "state", ""), "running");
+    assert_int_equal(pk_json_int_or(first_tool(held, 0), "restarts", 0), 1);
 
     /* A new apply of the same document carries it through. */
     life_apply_ok(&life, FLEET("3", "verbose: true"));
