@@ -48,6 +48,14 @@ void *pk_realloc_array(void *old, size_t count, size_t size)
     return realloc(old, bytes == 0 ? 1 : bytes);
 }
 
+void *pk_alloc_or_abort(size_t size)
+{
+    void *memory = malloc(size == 0 ? 1 : size);
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
 void *pk_memdup(const void *data, size_t len)
 {
     void *copy = pk_zalloc(len);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/doc_internal.h"
 #include "base/fs.h"
 #include "base/json.h"
@@ -79,6 +80,7 @@ struct builder {
     struct frame stack[PK_DOC_MAX_DEPTH];
     size_t depth;
     struct pk_map *anchors; /* name -> node */
+    struct pk_buf scalar;   /* used again for each */
     size_t nodes, text_bytes;
     bool document_seen;
     unsigned last_line, last_col;
@@ -166,13 +168,9 @@ static bool key_expected(const struct builder *b)
            b->stack[b->depth - 1].key == NULL;
 }
 
-static int take_text(struct builder *b, struct fy_token *token, unsigned line, unsigned col,
+static int keep_text(struct builder *b, const char *text, size_t len, unsigned line, unsigned col,
                      const char **ret_text, size_t *ret_len)
 {
-    size_t len = 0;
-    const char *text = token == NULL ? "" : fy_token_get_text(token, &len);
-    if (text == NULL)
-        return no_memory(b);
     if (memchr(text, '\0', len) != NULL || !pk_str_is_utf8(text, len))
         return fail_at(b, line, col, "write readable text here",
                        "the text has a NUL or a character that is not Unicode in it");
@@ -184,6 +182,39 @@ static int take_text(struct builder *b, struct fy_token *token, unsigned line, u
     *ret_text = copy;
     *ret_len = len;
     return 0;
+}
+
+/* The text of an anchor, alias or tag. */
+static int take_text(struct builder *b, struct fy_token *token, unsigned line, unsigned col,
+                     const char **ret_text, size_t *ret_len)
+{
+    size_t len = 0;
+    const char *text = fy_token_get_text(token, &len);
+    return text == NULL ? no_memory(b) : keep_text(b, text, len, line, col, ret_text, ret_len);
+}
+
+/* The text of a scalar, piece by piece: fy_token_get_text() of libfyaml 0.7.12 leaks where a text
+ * has many escapes or lines (found by fuzz_doc). */
+static int take_scalar(struct builder *b, struct fy_token *token, unsigned line, unsigned col,
+                       const char **ret_text, size_t *ret_len)
+{
+    pk_buf_clear(&b->scalar);
+    if (token != NULL) {
+        struct fy_token_iter *iterator = fy_token_iter_create(token);
+        if (iterator == NULL)
+            return no_memory(b);
+        const struct fy_iter_chunk *chunk = NULL;
+        int fault = 0;
+        while ((chunk = fy_token_iter_chunk_next(iterator, chunk, &fault)) != NULL)
+            (void)pk_buf_add(&b->scalar, chunk->str, chunk->len);
+        fy_token_iter_destroy(iterator);
+        if (fault != 0 && !b->scalar.failed) /* so says the iterator of an empty block, for one */
+            return take_text(b, token, line, col, ret_text, ret_len);
+    }
+    if (b->scalar.failed)
+        return no_memory(b);
+    const char *text = b->scalar.data == NULL ? "" : b->scalar.data;
+    return keep_text(b, text, b->scalar.len, line, col, ret_text, ret_len);
 }
 
 static int set_anchor(struct builder *b, struct fy_token *anchor, struct pk_node *node)
@@ -257,7 +288,7 @@ static int on_key(struct builder *b, struct fy_token *token, struct fy_token *an
     struct frame *top = &b->stack[b->depth - 1];
     const char *key;
     size_t len;
-    int r = take_text(b, token, line, col, &key, &len);
+    int r = take_scalar(b, token, line, col, &key, &len);
     if (r < 0)
         return r;
     if (anchor != NULL)
@@ -285,7 +316,7 @@ static int on_scalar(struct builder *b, const struct fy_event *event, unsigned l
     size_t len;
     int r = new_node(b, PK_NODE_STRING, line, col, &node);
     if (r == 0)
-        r = take_text(b, token, line, col, &node->text, &len);
+        r = take_scalar(b, token, line, col, &node->text, &len);
     if (r == 0)
         r = count_node(b, len, line, col);
     if (r < 0)
@@ -573,6 +604,7 @@ int pk_doc_parse(const char *name, const char *text, size_t len, struct pk_doc *
         return pk_fail(err, PK_E_NOMEM, "%s: out of memory", name);
     b->doc = doc;
     b->anchors = anchors;
+    b->scalar = PK_BUF_INIT(PK_DOC_MAX_BYTES);
     b->err = err;
     b->last_line = b->last_col = 1;
     if (len > PK_DOC_MAX_BYTES) {
@@ -581,11 +613,21 @@ int pk_doc_parse(const char *name, const char *text, size_t len, struct pk_doc *
         pk_hint(err, "make the document smaller");
         return PK_E_INVALID;
     }
+    /* libfyaml 0.7.12 reads a block at the end of a text without a line feed wrongly. */
+    PK_CLEANUP(pk_free_p) char *ended = NULL;
     int r = check_text(b, text, len);
+    if (r == 0 && len > 0 && text[len - 1] != '\n') {
+        ended = pk_realloc_array(NULL, len + 1, 1);
+        if (ended == NULL)
+            return no_memory(b);
+        memcpy(ended, text, len);
+        ended[len++] = '\n';
+    }
     if (r == 0)
-        r = build(b, text, len);
+        r = build(b, ended != NULL ? ended : text, len);
     for (size_t i = 0; i < b->depth; i++)
         free_frame(&b->stack[i]);
+    pk_buf_done(&b->scalar);
     if (r < 0)
         return r;
     *ret_doc = PK_TAKE(doc);
