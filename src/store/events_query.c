@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading events: pages, counts, following. Each read has a time limit, which really stops it. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/time.h"
+#include "store/events_internal.h"
+
+#define SQL_MAX         (4u << 20)
+#define TIMEOUT_DEFAULT 30000u
+#define PAGE_BYTES_MAX  (32u << 20) /* of raw records in one answer; the rest is the next page */
+
+struct reading {
+    struct pk_events *events;
+    size_t reader; /* connection */
+    struct pk_segment **segments;
+    size_t segment_count;
+    struct pk_query query;
+    struct pk_buf sql;
+    pk_nsec deadline; /* monotonic */
+    duckdb_prepared stmt;
+    duckdb_pending pending;
+    struct duckdb_result result;
+    bool has_reader, has_result;
+};
+
+static void reading_done(struct reading *reading)
+{
+    struct pk_events *events = reading->events;
+    const struct pk_duckdb *duck = events->duck;
+
+    if (reading->has_result)
+        duck->destroy_result(&reading->result);
+    if (reading->pending != NULL)
+        duck->destroy_pending(&reading->pending);
+    if (reading->stmt != NULL)
+        duck->destroy_prepare(&reading->stmt);
+    if (reading->has_reader) {
+        pthread_mutex_lock(&events->lock);
+        events->reader_busy[reading->reader] = false;
+        pthread_cond_signal(&events->reader_free);
+        pthread_mutex_unlock(&events->lock);
+    }
+    for (size_t i = 0; i < reading->segment_count; i++)
+        pk_segment_unref(events, reading->segments[i]);
+    pk_free(reading->segments);
+    pk_query_done(&reading->query);
+    pk_buf_done(&reading->sql);
+}
+
+static int too_slow(struct pk_error *err)
+{
+    (void)pk_fail(err, PK_E_TIMEOUT, "the query took too long and was stopped");
+    return pk_hint(err, "ask for a shorter time (--since) or a narrower query");
+}
+
+static struct timespec to_timespec(pk_nsec when)
+{
+    return (struct timespec){ .tv_sec = (time_t)(when / PK_NSEC_PER_SEC),
+                              .tv_nsec = (long)(when % PK_NSEC_PER_SEC) };
+}
+
+static int take_reader(struct reading *reading, struct pk_error *err)
+{
+    struct pk_events *events = reading->events;
+    struct timespec until = to_timespec(reading->deadline);
+    int r = 0;
+
+    pthread_mutex_lock(&events->lock);
+    while (r == 0 && !reading->has_reader) {
+        for (size_t i = 0; i < PK_EVENTS_READERS && !reading->has_reader; i++)
+            if (!events->reader_busy[i]) {
+                events->reader_busy[i] = true;
+                reading->reader = i;
+                reading->has_reader = true;
+            }
+        if (events->stopping)
+            r = pk_fail(err, PK_E_UNREACHABLE, "the event store is closing");
+        else if (!reading->has_reader &&
+                 pthread_cond_timedwait(&events->reader_free, &events->lock, &until) != 0)
+            r = too_slow(err);
+    }
+    pthread_mutex_unlock(&events->lock);
+    return r;
+}
+
+static int reading_begin(struct pk_events *events, const char *filter, unsigned timeout_ms,
+                         struct reading *reading, struct pk_error *err)
+{
+    *reading = (struct reading){ .events = events, .sql = PK_BUF_INIT(SQL_MAX) };
+    if (timeout_ms == 0)
+        timeout_ms = TIMEOUT_DEFAULT;
+    reading->deadline = pk_time_monotonic() + timeout_ms * PK_NSEC_PER_MS;
+    return pk_query_parse(filter, pk_time_now(), &reading->query, err);
+}
+
+static int bind(struct reading *reading, struct pk_error *err)
+{
+    const struct pk_duckdb *duck = reading->events->duck;
+
+    for (size_t i = 0; i < reading->query.param_count; i++) {
+        const struct pk_param *param = &reading->query.params[i];
+        int state = param->is_text
+                        ? duck->bind_varchar_length(reading->stmt, i + 1, param->text, param->len)
+                        : duck->bind_int64(reading->stmt, i + 1, param->number);
+        if (state != DUCKDB_OK)
+            return pk_fail(err, PK_E_INTERNAL, "the query's values do not fit its statement");
+    }
+    return 0;
+}
+
+/* Runs reading->sql with the query's parameters until done or the deadline. */
+static int run(struct reading *reading, struct pk_error *err)
+{
+    struct pk_events *events = reading->events;
+    const struct pk_duckdb *duck = events->duck;
+    static const char what[] = "the query failed";
+
+    if (reading->sql.failed)
+        return pk_fail(err, PK_E_NOMEM, "the query is too large");
+    int r = take_reader(reading, err);
+    if (r < 0)
+        return r;
+    duckdb_connection connection = events->readers[reading->reader];
+    if (duck->prepare(connection, reading->sql.data, &reading->stmt) != DUCKDB_OK)
+        return pk_duckdb_fail(err, what, duck->prepare_error(reading->stmt));
+    r = bind(reading, err);
+    if (r < 0)
+        return r;
+    if (duck->pending_prepared(reading->stmt, &reading->pending) != DUCKDB_OK)
+        return pk_duckdb_fail(err, what, duck->pending_error(reading->pending));
+    for (;;) {
+        int state = duck->pending_execute_task(reading->pending);
+        if (state == DUCKDB_PENDING_READY)
+            break;
+        if (state == DUCKDB_PENDING_ERROR)
+            return pk_duckdb_fail(err, what, duck->pending_error(reading->pending));
+        if (pk_time_monotonic() > reading->deadline) {
+            duck->interrupt(connection); /* destroying the pending result then ends its tasks */
+            return too_slow(err);
+        }
+        if (state == DUCKDB_PENDING_NO_TASKS)
+            pk_sleep_ms(1);
+    }
+    if (duck->execute_pending(reading->pending, &reading->result) != DUCKDB_OK) {
+        r = pk_duckdb_fail(err, what, duck->result_error(&reading->result));
+        duck->destroy_result(&reading->result);
+        return r;
+    }
+    reading->has_result = true;
+    return 0;
+}
+
+/* ---- rows to JSON ---- */
+
+static json_t *value_json(const struct pk_duckdb *duck, duckdb_vector vector, duckdb_idx row,
+                          enum pk_column_type type, size_t *size)
+{
+    const void *data = duck->vector_get_data(vector);
+    char text[40];
+    size_t len;
+
+    if (!pk_duckdb_is_valid(duck->vector_get_validity(vector), row))
+        return NULL;
+    switch (type) {
+    case PK_COL_TIME:
+        return json_string(pk_time_format(((const int64_t *)data)[row], 9, text, sizeof(text)));
+    case PK_COL_U64:
+        return json_integer(((const int64_t *)data)[row]);
+    case PK_COL_TEXT:
+    case PK_COL_IP:
+        break;
+    }
+    const char *bytes = pk_duckdb_text((const union duckdb_string *)data + row, &len);
+    *size += len;
+    return json_stringn_nocheck(bytes, len); /* DuckDB's texts are UTF-8 */
+}
+
+static json_t *row_json(const struct pk_duckdb *duck, duckdb_chunk chunk, duckdb_idx row,
+                        size_t *size)
+{
+    size_t count;
+    const struct pk_column *columns = pk_event_columns(&count);
+    json_t *event = json_object();
+
+    for (size_t i = 0; event != NULL && i < count; i++) {
+        json_t *value =
+            value_json(duck, duck->data_chunk_get_vector(chunk, i), row, columns[i].type, size);
+        if (value == NULL && (columns[i].flags & PK_COLUMN_ALWAYS) == 0)
+            continue;
+        if (json_object_set_new_nocheck(event, columns[i].name,
+                                        value != NULL ? value : json_null()) < 0) {
+            json_decref(event);
+            return NULL;
+        }
+    }
+    return event;
+}
+
+static int64_t number_at(const struct pk_duckdb *duck, duckdb_chunk chunk, size_t column,
+                         duckdb_idx row)
+{
+    const int64_t *data = duck->vector_get_data(duck->data_chunk_get_vector(chunk, column));
+
+    return data[row];
+}
+
+struct rows {
+    json_t *list;
+    int64_t last_time, last_seq;
+    bool cut; /* the answer became too large */
+};
+
+static int take_rows(struct reading *reading, struct rows *rows, struct pk_error *err)
+{
+    const struct pk_duckdb *duck = reading->events->duck;
+    size_t count, size = 0;
+    duckdb_chunk chunk;
+    int r = 0;
+
+    (void)pk_event_columns(&count);
+    rows->list = json_array();
+    if (rows->list == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    while (r == 0 && !rows->cut && (chunk = duck->fetch_chunk(reading->result)) != NULL) {
+        duckdb_idx n = duck->data_chunk_get_size(chunk);
+        for (duckdb_idx row = 0; r == 0 && row < n && !rows->cut; row++) {
+            if (json_array_append_new(rows->list, row_json(duck, chunk, row, &size)) < 0)
+                r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            rows->last_time = number_at(duck, chunk, PK_EV_TIME, row);
+            rows->last_seq = number_at(duck, chunk, count, row);
+            rows->cut = size > PAGE_BYTES_MAX;
+        }
+        duck->destroy_data_chunk(&chunk);
+        if (n == 0)
+            break;
+    }
+    if (r < 0) {
+        json_decref(rows->list);
+        rows->list = NULL;
+    }
+    return r;
+}
+
+static void select_all(struct pk_buf *sql)
+{
+    size_t count;
+    const struct pk_column *columns = pk_event_columns(&count);
+
+    (void)pk_buf_puts(sql, "SELECT ");
+    for (size_t i = 0; i < count; i++)
+        (void)pk_buf_printf(sql, "\"%s\", ", columns[i].name);
+    (void)pk_buf_puts(sql, "seq FROM ");
+}
+
+/* " WHERE time in [since, until) AND (filter)"; the bounds are numbers of ours. */
+static void add_where(struct pk_buf *sql, const struct pk_events_query *query, pk_nsec until,
+                      const char *where)
+{
+    (void)pk_buf_printf(sql,
+                        " AS e WHERE time >= make_timestamp_ns(%" PRId64
+                        ") AND time < make_timestamp_ns(%" PRId64 ") AND (%s)",
+                        query->since, until, where);
+}
+
+static int check_query(const struct pk_events_query *query, struct pk_error *err)
+{
+    if (query->limit < 1 || query->limit > 10000) {
+        (void)pk_fail(err, PK_E_USAGE, "the limit is %u, it can be 1 to 10000", query->limit);
+        return pk_hint(err, "ask for pages: each answer names the next one");
+    }
+    return 0;
+}
+
+/* The last instant that DuckDB's type can hold is its infinity. */
+static pk_nsec clamp_until(pk_nsec until)
+{
+    return until <= 0 || until > INT64_MAX - 1 ? INT64_MAX - 1 : until;
+}
+
+static int parse_page(const char *page, int64_t *ret_time, int64_t *ret_seq, struct pk_error *err)
+{
+    char end;
+
+    if (strlen(page) > 64 ||
+        sscanf(page, "%" SCNd64 "-%" SCNd64 "%c", ret_time, ret_seq, &end) != 2) {
+        (void)pk_fail(err, PK_E_USAGE, "the page \"%.40s\" is none of ours", page);
+        return pk_hint(err, "give back the page of the last answer as it was, or none");
+    }
+    return 0;
+}
+
+int pk_events_query(struct pk_events *events, const struct pk_events_query *query,
+                    json_t **ret_list, char **ret_page, struct pk_error *err)
+{
+    PK_CLEANUP(reading_done) struct reading reading;
+    struct rows rows = { 0 };
+    pk_nsec until = clamp_until(query->until);
+    char *page = NULL;
+    int64_t at_time = 0, at_seq = 0;
+
+    int r = reading_begin(events, query->filter, query->timeout_ms, &reading, err);
+    if (r == 0)
+        r = check_query(query, err);
+    if (r == 0 && query->page != NULL && query->page[0] != '\0') {
+        r = parse_page(query->page, &at_time, &at_seq, err);
+        if (r == 0 && at_time < INT64_MAX)
+            until = PK_MIN(until, at_time + 1);
+    }
+    char dataset[33] = "";
+    if (r == 0 && reading.query.type[0] != '\0')
+        pk_events_dataset(reading.query.type, strlen(reading.query.type), dataset);
+    if (r == 0)
+        r = pk_events_snapshot(events, query->since, until, 0, dataset, &reading.segments,
+                               &reading.segment_count, err);
+    if (r < 0)
+        return r;
+
+    select_all(&reading.sql);
+    r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
+    if (r < 0)
+        return r;
+    add_where(&reading.sql, query, until, reading.query.where);
+    if (query->page != NULL && query->page[0] != '\0')
+        (void)pk_buf_printf(&reading.sql,
+                            " AND (time < make_timestamp_ns(%" PRId64 ") OR seq < %" PRId64 ")",
+                            at_time, at_seq);
+    (void)pk_buf_printf(&reading.sql, " ORDER BY time DESC, seq DESC LIMIT %u", query->limit);
+    r = run(&reading, err);
+    if (r == 0)
+        r = take_rows(&reading, &rows, err);
+    if (r < 0)
+        return r;
+    if (rows.cut || json_array_size(rows.list) == query->limit) {
+        page = pk_asprintf("%" PRId64 "-%" PRId64, rows.last_time, rows.last_seq);
+        if (page == NULL) {
+            json_decref(rows.list);
+            return pk_fail(err, PK_E_NOMEM, "out of memory");
+        }
+    }
+    *ret_list = rows.list;
+    *ret_page = page;
+    return 0;
+}
+
+int pk_events_count(struct pk_events *events, const struct pk_events_query *query,
+                    const char *field, json_t **ret_list, struct pk_error *err)
+{
+    PK_CLEANUP(reading_done) struct reading reading;
+    const struct pk_duckdb *duck = events->duck;
+    pk_nsec until = clamp_until(query->until);
+    size_t count, size = 0;
+    char dataset[33] = "";
+
+    int r = reading_begin(events, query->filter, query->timeout_ms, &reading, err);
+    if (r == 0)
+        r = check_query(query, err);
+    if (r < 0)
+        return r;
+    int column = pk_event_column(field);
+    if (column < 0)
+        return pk_query_unknown_field(field, 0, err);
+    const struct pk_column *columns = pk_event_columns(&count);
+    if (reading.query.type[0] != '\0')
+        pk_events_dataset(reading.query.type, strlen(reading.query.type), dataset);
+    r = pk_events_snapshot(events, query->since, until, 0, dataset, &reading.segments,
+                           &reading.segment_count, err);
+    if (r < 0)
+        return r;
+    (void)pk_buf_printf(&reading.sql, "SELECT \"%s\" AS v, count(*) AS n FROM ",
+                        columns[column].name);
+    r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
+    if (r < 0)
+        return r;
+    add_where(&reading.sql, query, until, reading.query.where);
+    (void)pk_buf_printf(&reading.sql,
+                        " AND \"%s\" IS NOT NULL GROUP BY v ORDER BY n DESC, v LIMIT %u",
+                        columns[column].name, query->limit);
+    r = run(&reading, err);
+    if (r < 0)
+        return r;
+
+    json_t *list = json_array();
+    duckdb_chunk chunk;
+    bool ok = list != NULL;
+    while (ok && (chunk = duck->fetch_chunk(reading.result)) != NULL) {
+        duckdb_idx n = duck->data_chunk_get_size(chunk);
+        for (duckdb_idx row = 0; ok && row < n; row++) {
+            json_t *value = value_json(duck, duck->data_chunk_get_vector(chunk, 0), row,
+                                       columns[column].type, &size);
+            json_t *entry = json_pack("{s:o, s:I}", "value", value, "count",
+                                      (json_int_t)number_at(duck, chunk, 1, row));
+            ok = json_array_append_new(list, entry) == 0;
+        }
+        duck->destroy_data_chunk(&chunk);
+        if (n == 0)
+            break;
+    }
+    if (!ok) {
+        json_decref(list);
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    }
+    *ret_list = list;
+    return 0;
+}
+
+/* Waits for events above *cursor; *ret_now = the number of the newest. False when there are none.
+ */
+static bool wait_for_news(struct pk_events *events, uint64_t cursor, unsigned wait_ms,
+                          uint64_t *ret_now)
+{
+    struct timespec until = to_timespec(pk_time_monotonic() + wait_ms * PK_NSEC_PER_MS);
+
+    pthread_mutex_lock(&events->lock);
+    while (!events->stopping && events->next_seq <= cursor)
+        if (pthread_cond_timedwait(&events->arrived, &events->lock, &until) != 0)
+            break;
+    *ret_now = events->next_seq;
+    pthread_mutex_unlock(&events->lock);
+    return *ret_now > cursor;
+}
+
+int pk_events_follow(struct pk_events *events, const char *filter, uint64_t cursor,
+                     unsigned wait_ms, unsigned limit, json_t **ret_list, uint64_t *ret_cursor,
+                     struct pk_error *err)
+{
+    PK_CLEANUP(reading_done) struct reading reading;
+    struct rows rows = { 0 };
+    uint64_t now;
+
+    int r = reading_begin(events, filter, 0, &reading, err); /* a bad filter is told at once */
+    if (r < 0)
+        return r;
+    limit = PK_MIN(PK_MAX(limit, 1u), 10000u);
+    if (cursor == 0) {
+        pthread_mutex_lock(&events->lock);
+        cursor = events->next_seq;
+        pthread_mutex_unlock(&events->lock);
+    }
+    if (!wait_for_news(events, cursor, wait_ms, &now)) {
+        *ret_list = json_array();
+        *ret_cursor = cursor;
+        return *ret_list != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    }
+    r = pk_events_snapshot(events, INT64_MIN, INT64_MAX, cursor, NULL, &reading.segments,
+                           &reading.segment_count, err);
+    if (r < 0)
+        return r;
+    select_all(&reading.sql);
+    r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
+    if (r < 0)
+        return r;
+    (void)pk_buf_printf(&reading.sql,
+                        " AS e WHERE seq > %" PRIu64 " AND seq <= %" PRIu64
+                        " AND (%s) ORDER BY seq LIMIT %u",
+                        cursor, now, reading.query.where, limit);
+    r = run(&reading, err);
+    if (r == 0)
+        r = take_rows(&reading, &rows, err);
+    if (r < 0)
+        return r;
+    bool more = rows.cut || json_array_size(rows.list) == limit;
+    *ret_list = rows.list;
+    *ret_cursor = more ? (uint64_t)rows.last_seq : now;
+    return 0;
+}
