@@ -26,6 +26,7 @@ static const struct check {
     { "podman", "runtime", pk_doctor_runtime, false },
     { "podman", "limits", pk_doctor_limits, true },
     { "tools", "programs", pk_doctor_programs, false },
+    { "tools", "duckdb", pk_doctor_duckdb, false },
     { "storage", "space", pk_doctor_space, true },
     { "storage", "file-system", pk_doctor_filesystem, true },
     { "nic", "interfaces", pk_doctor_interfaces, true },
@@ -181,7 +182,7 @@ static const char *const examples[] = { "picket doctor", "picket doctor --only n
 const struct pk_cmd pk_cmd_doctor = {
     .name = "doctor",
     .group = "Look",
-    .summary = "Check whether this machine is fit, and say what to do",
+    .summary = "check whether this machine is fit, and say what to do",
     .details =
         "Looks at the kernel, BPF, capabilities, cgroups, Podman, storage, network interfaces and the clock. Each "
         "finding is ok, note, warn, fail or skipped, with the evidence and a fix. Changes nothing. Exit status 1 "

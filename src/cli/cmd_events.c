@@ -425,7 +425,7 @@ static const char *const examples[] = {
 const struct pk_cmd pk_cmd_events = {
     .name = "events",
     .group = "Look",
-    .summary = "Search, count and follow events",
+    .summary = "search, count and follow events",
     .details =
         "Prints the newest events first. With -o json each line is one event; its 'raw' is the record as the tool "
         "wrote it. 'picket help query' describes the query language.",

@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/podman/service.h"
+#include "store/duckdb_api.h"
 
 void pk_doctor_podman(struct pk_doctor *doctor)
 {
@@ -108,6 +109,15 @@ void pk_doctor_programs(struct pk_doctor *doctor)
         pk_doctor_report(doctor, PK_VERDICT_WARN, fix, "%s is not installed: %s", programs[i].name,
                          programs[i].use);
     }
+}
+
+void pk_doctor_duckdb(struct pk_doctor *doctor)
+{
+    struct pk_error err;
+    const struct pk_duckdb *duckdb = NULL;
+    if (pk_duckdb_load(&duckdb, &err) < 0)
+        return pk_doctor_report(doctor, PK_VERDICT_FAIL, err.hint, "%s", err.msg);
+    pk_doctor_report(doctor, PK_VERDICT_OK, NULL, "DuckDB %s", duckdb->library_version());
 }
 
 /* The deepest folder of path that exists. */
