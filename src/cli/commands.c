@@ -20,6 +20,11 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_logs,
     &pk_cmd_events,
     &pk_cmd_doctor,
+    /* Fleet files */
+    &pk_cmd_spec_example,
+    &pk_cmd_spec_check,
+    &pk_cmd_spec_fmt,
+    &pk_cmd_spec_schema,
     /* Run */
     &pk_cmd_replay,
     &pk_cmd_node,
@@ -30,6 +35,9 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_supervise,
 #endif
     /* Packages */
+    &pk_cmd_catalog_list,
+    &pk_cmd_catalog_show,
+    &pk_cmd_catalog_values,
     &pk_cmd_image_build,
     &pk_cmd_image_list,
     /* Server */

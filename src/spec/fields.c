@@ -227,7 +227,10 @@ static void fault(struct reader *reader, const struct pk_node *node, const char 
     (void)vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
     reader->faulty = true;
-    pk_fault(reader->errors, reader->doc, node->line, node->col, hint, "%s", text);
+    /* "taps:" with nothing after it: YAML's place of the nothing is the next line. */
+    bool nothing = node->kind == PK_NODE_NULL && node->key != NULL;
+    pk_fault(reader->errors, reader->doc, nothing ? node->key_line : node->line,
+             nothing ? node->key_col : node->col, hint, "%s", text);
 }
 
 static void *slot(void *base, size_t at)

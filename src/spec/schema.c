@@ -2,7 +2,7 @@
 /*
  * The fleet document: one row per key. To add a key, add a row here, a member to a struct in spec.h
  * where code has to see it, and a case to tests/data/; docs/reference/fleet.md is made from this by
- * 'meson compile -C build reference'.
+ * tests/unit/spec/test_corpus.c (PK_UPDATE=1).
  */
 #include "spec/schema.h"
 
