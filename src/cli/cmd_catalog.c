@@ -262,6 +262,20 @@ static void add_rows(json_t *rows, const json_t *schema, const char *prefix, uns
     }
 }
 
+/* For reading: a key with its type and default, below it what it means. */
+static void print_values(const json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        const char *initial = pk_json_string_or(row, "default", "");
+        printf("%s  (%s%s%s)\n", pk_json_string_or(row, "key", ""),
+               pk_json_string_or(row, "type", ""), initial[0] != '\0' ? "; default " : "", initial);
+        printf("    %s\n", pk_json_string_or(row, "description", ""));
+    }
+}
+
 static int run_values(struct pk_ctx *ctx, const void *args, int argc, char **argv,
                       struct pk_error *err)
 {
@@ -281,6 +295,12 @@ static int run_values(struct pk_ctx *ctx, const void *args, int argc, char **arg
         return r;
     PK_JSON rows = json_array();
     add_rows(rows, pk_package_schema(package), "", 0);
+    if (rows == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    if (ctx->output == PK_OUT_TABLE) {
+        print_values(rows);
+        return 0;
+    }
     return pk_out_table(ctx, pk_package_schema(package), rows, columns, PK_ARRAY_SIZE(columns),
                         "key", err);
 }
@@ -291,8 +311,8 @@ const struct pk_cmd pk_cmd_catalog_values = {
     .name = "catalog values",
     .group = "Packages",
     .summary = "explain the values that a tool of this package takes",
-    .details = "What may be written under 'values' of a tool in the fleet file. -o json prints the "
-               "package's JSON Schema.",
+    .details = "What may be written under 'values' of a tool in the fleet file. -o wide prints a "
+               "table, -o json the package's JSON Schema.",
     .examples = values_examples,
     .args = package_args,
     .arg_count = PK_ARRAY_SIZE(package_args),
