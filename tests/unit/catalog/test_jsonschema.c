@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <dirent.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "pk_test.h"
 
-#include "base/fs.h"
 #include "base/json.h"
-#include "base/str.h"
 #include "catalog/catalog.h"
 
 struct faults {
@@ -140,138 +136,13 @@ static void test_defaults_are_filled_in(void **state)
     assert_true(json_equal(value, want));
 }
 
-static const char *suite_dir(void)
-{
-    static char path[512];
-    const char *variable = getenv("PICKET_SHARED_DATA");
-    if (variable != NULL)
-        (void)snprintf(path, sizeof(path), "%s/json-schema/tests/draft2020-12", variable);
-    else
-        (void)snprintf(path, sizeof(path), "%s/../shared/data/json-schema/tests/draft2020-12",
-                       getenv("PICKET_SOURCE"));
-    return path;
-}
-
-/* Files of keywords that are supported: their schemas have to be taken, but for those that need
- * something outside of our subset too. */
-static const char *const supported[] = {
-    "additionalProperties.json",
-    "allOf.json",
-    "anyOf.json",
-    "boolean_schema.json",
-    "const.json",
-    "contains.json",
-    "default.json",
-    "dependentRequired.json",
-    "dependentSchemas.json",
-    "enum.json",
-    "exclusiveMaximum.json",
-    "exclusiveMinimum.json",
-    "format.json",
-    "if-then-else.json",
-    "infinite-loop-detection.json",
-    "items.json",
-    "maxContains.json",
-    "maxItems.json",
-    "maxLength.json",
-    "maxProperties.json",
-    "maximum.json",
-    "minContains.json",
-    "minItems.json",
-    "minLength.json",
-    "minProperties.json",
-    "minimum.json",
-    "multipleOf.json",
-    "not.json",
-    "oneOf.json",
-    "pattern.json",
-    "patternProperties.json",
-    "prefixItems.json",
-    "properties.json",
-    "propertyNames.json",
-    "required.json",
-    "type.json",
-    "uniqueItems.json",
-};
-
-static bool uses_what_is_not_supported(const json_t *schema)
-{
-    PK_CLEANUP(pk_free_p) char *text = pk_json_compact(schema);
-    static const char *const parts[] = { "unevaluated",
-                                         "\\\\p{",
-                                         "$anchor",
-                                         "$dynamic",
-                                         "$vocabulary",
-                                         "dependencies",
-                                         "://json-schema.org/draft/2020-12/schema\"}" };
-    for (size_t i = 0; i < PK_ARRAY_SIZE(parts); i++)
-        if (strstr(text, parts[i]) != NULL)
-            return true;
-    return false;
-}
-
-static void test_outside_suite(void **state)
-{
-    (void)state;
-    if (!pk_file_exists(suite_dir())) {
-        print_message("no outside data (PICKET_SHARED_DATA)\n");
-        skip();
-    }
-    unsigned cases = 0, refused = 0, refused_without_need = 0;
-    DIR *dir = opendir(suite_dir());
-    assert_non_null(dir);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char path[1024];
-        (void)snprintf(path, sizeof(path), "%s/%s", suite_dir(), entry->d_name);
-        if (!pk_str_ends(entry->d_name, ".json"))
-            continue;
-        bool all = false;
-        for (size_t i = 0; i < PK_ARRAY_SIZE(supported); i++)
-            all = all || strcmp(supported[i], entry->d_name) == 0;
-        PK_JSON file = json_load_file(path, JSON_ALLOW_NUL, NULL);
-        if (file == NULL) /* integers beyond 64 bits */
-            file = json_load_file(path, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, NULL);
-        assert_non_null(file);
-        size_t g, t;
-        json_t *group, *test;
-        json_array_foreach(file, g, group)
-        {
-            const json_t *schema = json_object_get(group, "schema");
-            struct pk_error err = { 0 };
-            if (pk_jsonschema_check(schema, &err) < 0) {
-                refused++;
-                if (all && !uses_what_is_not_supported(schema)) {
-                    refused_without_need++;
-                    print_error("%s: %s: %s\n", entry->d_name,
-                                json_string_value(json_object_get(group, "description")), err.msg);
-                }
-                continue;
-            }
-            json_array_foreach(json_object_get(group, "tests"), t, test)
-            {
-                int r =
-                    pk_jsonschema_validate(schema, json_object_get(test, "data"), NULL, NULL, &err);
-                bool want = json_is_true(json_object_get(test, "valid"));
-                cases++;
-                if ((r == 0) != want)
-                    fail_msg("%s: %s: %s: %d %s", entry->d_name,
-                             json_string_value(json_object_get(group, "description")),
-                             json_string_value(json_object_get(test, "description")), r, err.msg);
-            }
-        }
-    }
-    closedir(dir);
-    print_message("%u cases of the outside suite agree, %u schemas refused\n", cases, refused);
-    assert_int_equal(refused_without_need, 0);
-    assert_true(cases > 800);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_cases),       cmocka_unit_test(test_schemas_that_are_refused),
-        cmocka_unit_test(test_work_is_bounded), cmocka_unit_test(test_defaults_are_filled_in),
-        cmocka_unit_test(test_outside_suite),
+        cmocka_unit_test(test_own_cases),
+        cmocka_unit_test(test_schemas_that_are_refused),
+        cmocka_unit_test(test_work_is_bounded),
+        cmocka_unit_test(test_defaults_are_filled_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

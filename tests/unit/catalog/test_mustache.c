@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "pk_test.h"
 
-#include "base/fs.h"
 #include "base/json.h"
 #include "catalog/catalog.h"
 
@@ -121,61 +118,12 @@ static void test_every_allocation_may_fail(void **state)
     assert_int_equal(r, 0);
 }
 
-static const char *data_dir(void)
-{
-    static char path[512];
-    const char *variable = getenv("PICKET_SHARED_DATA");
-    if (variable != NULL)
-        (void)snprintf(path, sizeof(path), "%s", variable);
-    else
-        (void)snprintf(path, sizeof(path), "%s/../shared/data", getenv("PICKET_SOURCE"));
-    return path;
-}
-
-static void test_outside_specification(void **state)
-{
-    (void)state;
-    static const char *const modules[] = { "comments", "delimiters", "interpolation",
-                                           "inverted", "partials",   "sections" };
-    unsigned passed = 0;
-    for (size_t m = 0; m < PK_ARRAY_SIZE(modules); m++) {
-        char path[600];
-        (void)snprintf(path, sizeof(path), "%s/mustache/specs/%s.json", data_dir(), modules[m]);
-        if (m == 0 && !pk_file_exists(path)) {
-            print_message("no outside data (PICKET_SHARED_DATA)\n");
-            skip();
-        }
-        PK_JSON module = json_load_file(path, 0, NULL);
-        size_t i;
-        json_t *test;
-        assert_non_null(module);
-        json_array_foreach(json_object_get(module, "tests"), i, test)
-        {
-            struct pk_error err = { 0 };
-            PK_CLEANUP(pk_free_p)
-            char *out = render(json_string_value(json_object_get(test, "template")),
-                               json_object_get(test, "data"), json_object_get(test, "partials"),
-                               true, &err);
-            if (out == NULL ||
-                strcmp(out, json_string_value(json_object_get(test, "expected"))) != 0)
-                fail_msg("%s: %s: wanted [%s], got [%s] %s", modules[m],
-                         json_string_value(json_object_get(test, "name")),
-                         json_string_value(json_object_get(test, "expected")),
-                         out != NULL ? out : "", err.msg);
-            passed++;
-        }
-    }
-    assert_true(passed >= 130);
-    print_message("%u cases of the specification\n", passed);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_cases),
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_every_allocation_may_fail),
-        cmocka_unit_test(test_outside_specification),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

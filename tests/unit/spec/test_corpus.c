@@ -108,7 +108,6 @@ static void test_bad_fleets(void **state)
     }
     closedir(dir);
     assert_true(count >= 60);
-    print_message("%u bad fleets\n", count);
 }
 
 static void test_all_faults_are_told_in_order(void **state)
