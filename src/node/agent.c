@@ -17,6 +17,8 @@
 #include "node/replay.h"
 
 #define AREA "node"
+/* Bounds the time that hundreds of lanes take; few lanes are looked at each time. */
+#define READERS_AT_ONCE 16u
 
 static int lock(struct pk_agent *agent)
 {
@@ -144,8 +146,25 @@ void pk_agent_sweep(struct pk_agent *agent)
 void pk_agent_poll_readers(struct pk_agent *agent)
 {
     PK_LOCKED(agent);
-    for (size_t i = 0; i < agent->plane.lane_count; i++)
-        pk_lane_poll_reader(agent, agent->plane.lanes[i]);
+    size_t count = agent->plane.lane_count;
+    for (size_t i = 0; i < PK_MIN(count, READERS_AT_ONCE); i++) {
+        agent->poll_next = (agent->poll_next + 1) % count;
+        pk_lane_poll_reader(agent, agent->plane.lanes[agent->poll_next]);
+    }
+}
+
+static int save(struct pk_agent *agent, struct pk_error *err)
+{
+    return pk_node_plane_save(&agent->plane, agent->plane_path, err);
+}
+
+/* After a change that did not work: the file as it was. A failure leaves the thing in the file; the
+ * next start tries it again and the next call replaces it. */
+static void save_back(struct pk_agent *agent)
+{
+    struct pk_error err = { 0 };
+    if (save(agent, &err) < 0)
+        pk_log_error(PK_LOG_WARN, AREA, &err, "cannot take a failed change out of plane.json");
 }
 
 static bool keeps_netns(void *arg, const char *name)
@@ -217,27 +236,33 @@ static void remove_strays(struct pk_agent *agent)
         pk_log_error(PK_LOG_WARN, AREA, &err, "cannot clear away what an earlier agent left");
 }
 
+/* Taps whose removal an earlier agent did not end: their interfaces still have to be put back. */
+static void end_removals(struct pk_agent *agent)
+{
+    bool any = false;
+    for (size_t i = agent->plane.tap_count; i-- > 0;) {
+        struct pk_tap *tap = agent->plane.taps[i];
+        if (!tap->leaving)
+            continue;
+        struct pk_error err = { 0 };
+        if (pk_tap_remove(agent, tap, &err) < 0)
+            pk_log_error(PK_LOG_WARN, AREA, &err, "tap %s", tap->key);
+        pk_node_plane_drop_tap(&agent->plane, tap);
+        pk_tap_free(tap);
+        any = true;
+    }
+    if (any)
+        save_back(agent);
+}
+
 void pk_agent_remove_strays(struct pk_agent *agent)
 {
     PK_LOCKED(agent);
+    end_removals(agent);
     remove_strays(agent);
 }
 
 /* ---- changes ---- */
-
-static int save(struct pk_agent *agent, struct pk_error *err)
-{
-    return pk_node_plane_save(&agent->plane, agent->plane_path, err);
-}
-
-/* After a change that did not work: the file as it was. A failure leaves the thing in the file; the
- * next start tries it again and the next call replaces it. */
-static void save_back(struct pk_agent *agent)
-{
-    struct pk_error err = { 0 };
-    if (save(agent, &err) < 0)
-        pk_log_error(PK_LOG_WARN, AREA, &err, "cannot take a failed change out of plane.json");
-}
 
 static int put_new_lane(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
 {
@@ -482,16 +507,18 @@ int pk_agent_delete_tap(struct pk_agent *agent, const char *fleet, const char *n
     struct pk_tap *tap = pk_node_plane_tap(&agent->plane, fleet, name);
     if (tap == NULL)
         return 0;
-    pk_node_plane_drop_tap(&agent->plane, tap);
+    tap->leaving = true;
     int r = save(agent, err);
     if (r < 0) {
-        (void)pk_node_plane_add_tap_take(&agent->plane, tap, NULL);
+        tap->leaving = false;
         return r;
     }
     pk_replay_free(tap->replay);
     tap->replay = NULL;
     r = pk_tap_remove(agent, tap, err);
+    pk_node_plane_drop_tap(&agent->plane, tap);
     pk_tap_free(tap);
+    save_back(agent);
     return r;
 }
 
@@ -499,12 +526,16 @@ int pk_agent_delete_all(struct pk_agent *agent, struct pk_error *err)
 {
     PK_LOCKED(agent);
     struct pk_plane plane = agent->plane;
-    agent->plane = (struct pk_plane){ 0 };
-    int first = save(agent, err);
+    const struct pk_plane leaving = { .taps = plane.taps, .tap_count = plane.tap_count };
+    for (size_t i = 0; i < plane.tap_count; i++)
+        plane.taps[i]->leaving = true;
+    int first = pk_node_plane_save(&leaving, agent->plane_path, err);
     if (first < 0) {
-        agent->plane = plane;
+        for (size_t i = 0; i < plane.tap_count; i++)
+            plane.taps[i]->leaving = false;
         return first;
     }
+    agent->plane = (struct pk_plane){ 0 };
     for (size_t i = 0; i < plane.tap_count; i++) {
         struct pk_tap *tap = plane.taps[i];
         pk_replay_free(tap->replay);
@@ -522,6 +553,7 @@ int pk_agent_delete_all(struct pk_agent *agent, struct pk_error *err)
     }
     pk_node_plane_done(&plane);
     remove_strays(agent);
+    save_back(agent);
     return first;
 }
 

@@ -18,6 +18,7 @@ struct pk_agent {
     pthread_mutex_t lock; /* guards all below, and the above two */
     struct pk_plane plane;
     struct pk_broker *broker;
+    size_t poll_next; /* the lane whose reader was looked for last */
 };
 
 int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, struct pk_error *err);
@@ -29,6 +30,7 @@ PK_DEFINE_CLEANUP(struct pk_agent, pk_agent_close);
 /* Everything as it should be; failures are kept in the things' states and logged when they change.
  */
 void pk_agent_sweep(struct pk_agent *agent);
+/* Some lanes each time, all in turn. */
 void pk_agent_poll_readers(struct pk_agent *agent);
 /* Removes what carries the instance's tag and is not wanted: a call that was cut short by a crash.
  */

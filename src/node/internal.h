@@ -166,6 +166,7 @@ struct pk_tap {
     char interface[16]; /* of an interface tap: the wanted one; of a replay: our link */
     unsigned mtu;       /* of a replay tap */
     struct pk_tap_before before;
+    bool leaving; /* its removal began: an agent that starts now ends it */
     /* what there is */
     char send_name[16];
     unsigned ifindex, live_mtu;

@@ -21,9 +21,10 @@
 #include "base/str.h"
 #include "node/agent.h"
 
-#define AREA          "node"
-#define SWEEP_EVERY   (500 * PK_NSEC_PER_MS)
-#define READERS_EVERY (50 * PK_NSEC_PER_MS)
+#define AREA        "node"
+#define SWEEP_EVERY (500 * PK_NSEC_PER_MS)
+/* What comes between a tool's end and this is the only loss that is not counted here. */
+#define READERS_EVERY (20 * PK_NSEC_PER_MS)
 /* Links change in bursts: one sweep for all that comes within this time. */
 #define SWEEP_SOON (20 * PK_NSEC_PER_MS)
 

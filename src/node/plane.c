@@ -2,7 +2,7 @@
 /*
  * The desired plane: what calls and plane.json may say, and the lists. plane.json is
  * {"version":1,"lanes":[{"fleet","group","index","spec":{..}}],"groups":[{"fleet","name","spec"}],
- *  "taps":[{"fleet","name","spec","before"}]}, where spec is the body of the PUT call.
+ *  "taps":[{"fleet","name","spec","before","leaving"}]}, where spec is the body of the PUT call.
  */
 #include <stdio.h>
 #include <string.h>
@@ -496,7 +496,7 @@ static int parse_before(const json_t *json, struct pk_tap_before *ret_before, st
 static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane,
                      struct pk_error *err)
 {
-    static const char *const keys[] = { "fleet", "name", "spec", "before" };
+    static const char *const keys[] = { "fleet", "name", "spec", "before", "leaving" };
     const char *fleet = NULL, *name = NULL;
     int r = pk_check_keys("tap", item, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
@@ -508,6 +508,8 @@ static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane
         r = pk_tap_parse(tag, fleet, name, json_object_get(item, "spec"), &tap, err);
     if (r == 0 && json_object_get(item, "before") != NULL)
         r = parse_before(json_object_get(item, "before"), &tap->before, err);
+    if (r == 0)
+        tap->leaving = pk_json_bool_or(item, "leaving", false);
     if (r == 0 && (r = pk_node_plane_add_tap_take(plane, tap, err)) == 0)
         tap = NULL;
     return r;
@@ -607,6 +609,8 @@ static json_t *tap_to_json(const struct pk_tap *tap)
                        : json_pack("{s:s,s:s,s:s}", "kind", "interface", "interface",
                                    tap->interface, "group", tap->group);
     json_t *json = json_pack("{s:s,s:s,s:o}", "fleet", tap->fleet, "name", tap->name, "spec", spec);
+    if (json != NULL && tap->leaving)
+        (void)json_object_set_new(json, "leaving", json_true());
     if (json == NULL || tap->before.ifindex == 0)
         return json;
     json_t *offloads = json_array();

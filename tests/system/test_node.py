@@ -391,6 +391,21 @@ def test_an_interface_is_put_back_as_it_was(instance, wire):
                                        check=True).stdout
 
 
+def test_a_removal_that_a_crash_cut_short_is_ended(instance, wire):
+    subprocess.run(["ethtool", "-K", wire.far, "gro", "on"], check=True, capture_output=True)
+    make_lanes(instance)
+    instance.put("/v1/fleets/f/taps/t", {"kind": "interface", "interface": wire.far, "group": "g"})
+    instance.stop(signal.SIGKILL)
+    path = instance.state / "node/plane.json"
+    plane = json.loads(path.read_text())
+    plane["taps"][0]["leaving"] = True  # what is saved before the work begins
+    path.write_text(json.dumps(plane))
+    instance.start()
+    assert instance.plane()["taps"] == [] and json.loads(path.read_text())["taps"] == []
+    flags = int(pathlib.Path(f"/sys/class/net/{wire.far}/flags").read_text(), 16)
+    assert not flags & 0x100 and features([], wire.far)["generic-receive-offload"] == "on"
+
+
 # ---- changes ----
 
 
