@@ -2,12 +2,19 @@
 /* Tests on other projects' data beside the repository; skipped where that is not there. */
 #include "pk_test.h"
 
-#include <jansson.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
+#include "base/proc.h"
 #include "packet/community_id.h"
+#include "packet/flow.h"
+#include "packet/parse.h"
+#include "packet/pcap.h"
 
 /* Every flow of the specification's own baseline, where the data is there. */
 static void baseline(void **state)
@@ -45,6 +52,132 @@ static void baseline(void **state)
     }
 }
 
+/* ---- captures: tshark's conversations against our flows ---- */
+
+#define FRAMES_MAX  20000
+#define STREAMS_MAX 40000
+#define FIRST_LANE  (UINT64_C(1) << 32)
+
+/* Captures in which a flow runs through several tunnels, or both inside and outside of one. They
+ * need the inside of tunnels parsed. */
+static const char *const needs_inside[] = { "tunnels/Teredo.pcap", "mixed-vlan-mpls.pcap" };
+
+static uint64_t places[FRAMES_MAX + 1];  /* by frame number: the hash, or the first lane */
+static uint64_t streams[3][STREAMS_MAX]; /* where a stream's first packet went, plus 1 */
+static unsigned checked_files, checked_streams;
+
+static unsigned read_places(const char *path)
+{
+    PK_CLEANUP(pk_pcap_close_p) struct pk_pcap_reader *reader = NULL;
+    PK_CLEANUP(pk_fragment_memory_free_p)
+    struct pk_fragment_memory *memory = pk_fragment_memory_new();
+    struct pk_pcap_frame frame;
+    struct pk_error err = { 0 };
+    unsigned count = 0;
+    if (pk_pcap_open(path, &reader, &err) < 0) {
+        print_message("%s\n", err.msg);
+        return 0;
+    }
+    while (count < FRAMES_MAX && pk_pcap_next(reader, &frame, &err) == 1) {
+        uint32_t hash = 0;
+        unsigned reason = pk_flow_decide(memory, frame.data, frame.len, 42, &hash);
+        places[++count] = pk_reason_is_first_lane(reason) ? FIRST_LANE : hash;
+    }
+    return count;
+}
+
+static void check_line(const char *path, char *line, unsigned frames)
+{
+    char *fields[6] = { NULL }, *rest = line;
+    for (unsigned i = 0; i < 6; i++)
+        fields[i] = strsep(&rest, ";");
+    unsigned long number = strtoul(fields[0], NULL, 10);
+    if (number == 0 || number > frames)
+        return;
+    for (unsigned kind = 0; kind < 3; kind++) {
+        char *list = fields[1 + kind], *one;
+        while (list != NULL && (one = strsep(&list, ",")) != NULL) {
+            if (*one == '\0')
+                continue;
+            unsigned long stream = strtoul(one, NULL, 10);
+            if (kind == 2 && stream == 65535)
+                continue; /* tshark could not tell */
+            assert_true(stream < STREAMS_MAX);
+            uint64_t *place = &streams[kind][stream];
+            checked_streams += *place == 0;
+            if (*place != 0 && *place != places[number] + 1)
+                fail_msg("%s: frame %lu is split off from its %s stream %lu", path, number,
+                         kind == 0   ? "TCP"
+                         : kind == 1 ? "UDP"
+                                     : "SCTP",
+                         stream);
+            *place = places[number] + 1;
+        }
+    }
+    for (unsigned i = 4; i < 6; i++) {
+        unsigned long whole = fields[i] != NULL ? strtoul(fields[i], NULL, 10) : 0;
+        if (whole > 0 && whole <= frames && places[whole] != places[number])
+            fail_msg("%s: fragment %lu is split off from %lu", path, number, whole);
+    }
+}
+
+static int check_capture(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info;
+    (void)ftw;
+    size_t len = strlen(path);
+    if (type != FTW_F || len < 5 || strcmp(path + len - 5, ".pcap") != 0)
+        return 0;
+    for (size_t i = 0; i < PK_ARRAY_SIZE(needs_inside); i++) {
+        size_t tail = strlen(needs_inside[i]);
+        if (len > tail && strcmp(path + len - tail, needs_inside[i]) == 0) {
+            print_message("left out: %s\n", needs_inside[i]);
+            return 0;
+        }
+    }
+    unsigned frames = read_places(path);
+    const char *argv[] = { "tshark", "-n",
+                           "-r",     path,
+                           "-T",     "fields",
+                           "-E",     "separator=;",
+                           "-E",     "occurrence=a",
+                           "-e",     "frame.number",
+                           "-e",     "tcp.stream",
+                           "-e",     "udp.stream",
+                           "-e",     "sctp.assoc_index",
+                           "-e",     "ip.reassembled_in",
+                           "-e",     "ipv6.reassembled.in",
+                           NULL };
+    struct pk_buf out = PK_BUF_INIT(16 << 20);
+    int status = 0;
+    struct pk_error err = { 0 };
+    if (pk_proc_run(&(struct pk_proc_options){ .argv = argv, .timeout_ms = 60000 }, &out, NULL,
+                    &status, &err) < 0)
+        fail_msg("%s", err.msg);
+    memset(streams, 0, sizeof streams);
+    char *text = pk_buf_take(&out), *rest = text, *line;
+    while (rest != NULL && (line = strsep(&rest, "\n")) != NULL)
+        if (*line != '\0')
+            check_line(path, line, frames);
+    pk_free(text);
+    checked_files++;
+    return 0;
+}
+
+static void captures_stay_whole(void **state)
+{
+    (void)state;
+    char path[4096];
+    static const char *const folders[] = { "captures", "community-id/pcaps" };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(folders); i++) {
+        snprintf(path, sizeof path, "%s/../shared/data/%s",
+                 getenv("PICKET_SOURCE") ? getenv("PICKET_SOURCE") : ".", folders[i]);
+        assert_int_equal(nftw(path, check_capture, 16, FTW_PHYS), 0);
+    }
+    print_message("%u captures, %u streams\n", checked_files, checked_streams);
+    assert_true(checked_files > 0 && checked_streams > 0);
+}
+
 int main(void)
 {
     const char *source = getenv("PICKET_SOURCE");
@@ -56,6 +189,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(baseline),
+        cmocka_unit_test(captures_stay_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
