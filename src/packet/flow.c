@@ -95,7 +95,7 @@ unsigned pk_flow_decide(struct pk_fragment_memory *memory, const void *frame, si
                         uint64_t seed, uint32_t *ret_hash)
 {
     const uint8_t *p = frame;
-    if (len >= 18 && pk_parse_fast(p, p + len, seed, ret_hash))
+    if (len >= 22 && pk_parse_fast(p, p + len, seed, ret_hash))
         return PK_REASON_NONE;
     return pk_flow_decide_slow(memory, frame, len, seed, ret_hash);
 }

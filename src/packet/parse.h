@@ -112,15 +112,19 @@ PK_INLINE __u32 pk_flow_hash(const struct pk_flow *flow, __u64 seed)
                         flow->proto);
 }
 
-/* The hash of a plain TCP or UDP packet; 0 = not one, ask pk_parse(). */
+/* The hash of a plain packet with ports; 0 = not one, ask pk_parse(). */
 PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u64 seed, __u32 *ret_hash)
 {
-    if (p + 18 > end)
+    if (p + 22 > end)
         return 0;
     __u16 type = PK_LOAD(__u16, p + 12);
-    if (type == PK_BE16(0x8100)) {
+    if (type != PK_BE16(0x0800) && pk_is_vlan(type)) {
         type = PK_LOAD(__u16, p + 16);
         p += 4;
+        if (pk_is_vlan(type)) {
+            type = PK_LOAD(__u16, p + 16);
+            p += 4;
+        }
     }
     if (type == PK_BE16(0x0800)) {
         if (p + 38 > end)
@@ -133,7 +137,7 @@ PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u64 seed, __u32 *r
         if (proto == 17) {
             if (pk_is_tunnel_port(sport) || pk_is_tunnel_port(dport))
                 return 0;
-        } else if (proto != 6) {
+        } else if (proto != 6 && proto != 132) {
             return 0;
         }
         *ret_hash = pk_hash_join(pk_hash_end4(PK_LOAD(__u32, p + 26), sport, seed),
@@ -150,7 +154,7 @@ PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u64 seed, __u32 *r
         if (proto == 17) {
             if (pk_is_tunnel_port(sport) || pk_is_tunnel_port(dport))
                 return 0;
-        } else if (proto != 6) {
+        } else if (proto != 6 && proto != 132) {
             return 0;
         }
         *ret_hash = pk_hash_join(

@@ -136,7 +136,7 @@ static __always_inline __u64 pk_fragment_now(struct pk_fragment_memory *memory)
 
 #include "packet/decide.h"
 
-/* Everything but plain TCP and UDP. */
+/* Everything but plain packets with ports. */
 static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 *ret_hash)
 {
     __u32 zero = 0, part = size;

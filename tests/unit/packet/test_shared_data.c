@@ -58,10 +58,6 @@ static void baseline(void **state)
 #define STREAMS_MAX 40000
 #define FIRST_LANE  (UINT64_C(1) << 32)
 
-/* Captures in which a flow runs through several tunnels, or both inside and outside of one. They
- * need the inside of tunnels parsed. */
-static const char *const needs_inside[] = { "tunnels/Teredo.pcap", "mixed-vlan-mpls.pcap" };
-
 static uint64_t places[FRAMES_MAX + 1];  /* by frame number: the hash, or the first lane */
 static uint64_t streams[3][STREAMS_MAX]; /* where a stream's first packet went, plus 1 */
 static unsigned checked_files, checked_streams;
@@ -128,13 +124,6 @@ static int check_capture(const char *path, const struct stat *info, int type, st
     size_t len = strlen(path);
     if (type != FTW_F || len < 5 || strcmp(path + len - 5, ".pcap") != 0)
         return 0;
-    for (size_t i = 0; i < PK_ARRAY_SIZE(needs_inside); i++) {
-        size_t tail = strlen(needs_inside[i]);
-        if (len > tail && strcmp(path + len - tail, needs_inside[i]) == 0) {
-            print_message("left out: %s\n", needs_inside[i]);
-            return 0;
-        }
-    }
     unsigned frames = read_places(path);
     const char *argv[] = { "tshark", "-n",
                            "-r",     path,

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the broker's decision costs: the tap's whole program on one packet of each kind, by
+ * BPF_PROG_TEST_RUN, less a program that does nothing. The redirect itself ends at an empty port
+ * map. Caches are warm, as one packet is repeated.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "plane.skel.h"
+
+#include "broker/bpf/abi.h"
+#include "frames.h"
+#include "packet/parse.h"
+
+#define ROUNDS 9
+#define REPEAT 300000
+
+static int by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void run(int program, const uint8_t *frame, size_t len, uint32_t *ret_best,
+                uint32_t *ret_median)
+{
+    uint32_t took[ROUNDS];
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = (uint32_t)len,
+                    .repeat = REPEAT);
+        if (bpf_prog_test_run_opts(program, &opts) < 0) {
+            perror("BPF_PROG_TEST_RUN");
+            exit(1);
+        }
+        took[i] = opts.duration;
+    }
+    qsort(took, ROUNDS, sizeof took[0], by_value);
+    *ret_best = took[0];
+    *ret_median = took[ROUNDS / 2];
+}
+
+static void fill_table(struct plane_bpf *plane)
+{
+    static struct pk_slots slots;
+    for (size_t i = 0; i <= PK_HASH_SLOTS; i++)
+        slots.lane[i] = (uint16_t)(i % 4);
+    uint32_t zero = 0;
+    int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "pk_slots", 4, sizeof slots, 1, NULL);
+    if (fd < 0 || bpf_map_update_elem(fd, &zero, &slots, BPF_ANY) < 0 ||
+        bpf_map_update_elem(bpf_map__fd(plane->maps.pk_tables), &zero, &fd, BPF_ANY) < 0) {
+        perror("slot table");
+        exit(1);
+    }
+}
+
+int main(void)
+{
+    struct plane_bpf *plane = plane_bpf__open();
+    struct bpf_program *each;
+    if (plane != NULL) {
+        bpf_object__for_each_program(each, plane->obj) bpf_program__set_autoload(
+            each, each == plane->progs.pk_tap || each == plane->progs.pk_probe ||
+                      each == plane->progs.pk_empty);
+        plane->rodata->seed = 42;
+    }
+    if (plane == NULL || plane_bpf__load(plane) < 0) {
+        printf("skipped: cannot load BPF programs (%s)\n", strerror(errno));
+        return 77;
+    }
+    fill_table(plane);
+
+    struct frames_rng rng = { 6 };
+    struct frames_flow tcp4 = { .family = 4,
+                                .proto = 6,
+                                .src = { 10, 0, 0, 1 },
+                                .dst = { 10, 0, 0, 2 },
+                                .sport = 40000,
+                                .dport = 80 };
+    struct frames_flow udp4 = tcp4, tcp6 = tcp4, sctp4 = tcp4, vxlan = tcp4;
+    udp4.proto = vxlan.proto = 17;
+    tcp6.family = 6;
+    sctp4.proto = 132;
+    vxlan.dport = 4789;
+    struct {
+        const char *name;
+        const struct frames_flow *flow;
+        enum frames_kind kind;
+        unsigned tags; /* VLAN tags put in before */
+        unsigned seed;
+    } kinds[] = {
+        { "TCP, IPv4", &tcp4, FRAMES_PLAIN, 0, 0 },
+        { "UDP, IPv4", &udp4, FRAMES_PLAIN, 0, 0 },
+        { "TCP, IPv6", &tcp6, FRAMES_PLAIN, 0, 0 },
+        { "VLAN, TCP, IPv4", &tcp4, FRAMES_PLAIN, 1, 0 },
+        { "QinQ, TCP, IPv4", &tcp4, FRAMES_PLAIN, 2, 0 },
+        { "SCTP, IPv4", &sctp4, FRAMES_PLAIN, 0, 0 },
+        { "extension headers", &tcp6, FRAMES_WHOLE, 0, 11 },
+        { "later fragment", &udp4, FRAMES_LATER, 0, 0 },
+        { "ICMP error", &tcp4, FRAMES_ICMP_ERR, 0, 0 },
+        { "VXLAN, outer", &vxlan, FRAMES_PLAIN, 0, 0 },
+        { "ARP", NULL, FRAMES_PLAIN, 0, 0 },
+    };
+    uint32_t empty = 0, unused;
+    uint8_t frame[FRAMES_ROOM] = { 0 };
+    frame[12] = 0x08;
+    frame[13] = 0x06;
+    run(bpf_program__fd(plane->progs.pk_empty), frame, 60, &empty, &unused);
+    printf("ns per packet, best and median of %u runs of %u, less %u for an empty program\n\n",
+           ROUNDS, REPEAT, empty);
+    printf("%-20s %6s %8s %6s %8s\n", "packet", "decide", "(median)", "tap", "(median)");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        size_t len = 60;
+        rng.state = kinds[i].seed;
+        if (kinds[i].flow != NULL)
+            len = frames_make(&rng, kinds[i].flow, kinds[i].kind, false, 1, frame);
+        for (unsigned k = 0; k < kinds[i].tags; k++) {
+            memmove(frame + 16, frame + 12, len - 12);
+            memcpy(frame + 12, "\x81\0\0\1", 4);
+            len += 4;
+        }
+        uint32_t decide, decide_median, tap, tap_median;
+        run(bpf_program__fd(plane->progs.pk_probe), frame, len, &decide, &decide_median);
+        run(bpf_program__fd(plane->progs.pk_tap), frame, len, &tap, &tap_median);
+        printf("%-20s %6d %8d %6d %8d\n", kinds[i].name, (int)(decide - empty),
+               (int)(decide_median - empty), (int)(tap - empty), (int)(tap_median - empty));
+    }
+
+    struct {
+        const char *name;
+        struct bpf_program *program;
+    } programs[] = { { "tap", plane->progs.pk_tap }, { "decide", plane->progs.pk_probe } };
+    printf("\n");
+    for (size_t i = 0; i < 2; i++) {
+        struct bpf_prog_info info = { 0 };
+        uint32_t size = sizeof info;
+        if (bpf_obj_get_info_by_fd(bpf_program__fd(programs[i].program), &info, &size) == 0)
+            printf("%s: %u instructions, %u bytes of machine code, %u instructions verified\n",
+                   programs[i].name, info.xlated_prog_len / 8, info.jited_prog_len,
+                   info.verified_insns);
+    }
+    plane_bpf__destroy(plane);
+    return 0;
+}
