@@ -196,3 +196,19 @@ def idle_instance(picket):
 @pytest.fixture
 def instance(idle_instance):
     return idle_instance.start()
+
+
+@pytest.fixture(scope="session")
+def suricata_image(picket):
+    """Suricata's image, built once from the package's recipe; without what that takes the test is skipped."""
+    if os.geteuid() != 0:
+        pytest.skip("building images needs root")
+    for program in ("podman", "mmdebstrap"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    with tempfile.TemporaryDirectory(prefix="pkt-image-") as base:
+        done = subprocess.run(
+            [picket, "--state-dir", f"{base}/state", "--run-dir", f"{base}/run", "image", "build", "suricata"],
+            capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
