@@ -143,6 +143,7 @@ struct follow {
 static void follow_done(void *arg)
 {
     struct follow *follow = arg;
+    (void)atomic_fetch_sub(&follow->serve->streams, 1);
     pk_free(follow->filter);
     pk_free(follow->fleet);
     pk_free(follow);
@@ -205,6 +206,7 @@ int pk_api_events_follow(void *arg, struct pk_http_request *request, struct pk_e
     if (follow == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");
     follow->serve = serve;
+    (void)atomic_fetch_add(&serve->streams, 1);
     follow->cursor = cursor;
     follow->filter = pk_strdup(filter);
     follow->fleet = pk_strdup(fleet);

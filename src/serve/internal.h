@@ -27,6 +27,7 @@ struct pk_serve {
     struct pk_http_server *server;
     pthread_mutex_t token_lock; /* makes "name is free, store it" one step */
     atomic_bool stopping;       /* ends long polls and streams */
+    atomic_uint streams;        /* open ones */
 };
 
 /* ---- auth.c ---- */

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/str.h"
+#include "base/time.h"
 #include "serve/internal.h"
 #include "spec/spec.h"
 
@@ -24,10 +25,16 @@
 #define STORE_MEMORY_BYTES (256ull << 20)
 /* A batch of the shipper is the largest body. */
 #define MAX_BODY (16u << 20)
+/* A client that does not read may keep its stream open so much longer. */
+#define STREAM_END_MS 2000u
 
 static void close_all(struct pk_serve *serve)
 {
     atomic_store(&serve->stopping, true);
+    /* Streams see it between two looks for events and end in order. */
+    for (unsigned waited = 0; atomic_load(&serve->streams) > 0 && waited < STREAM_END_MS;
+         waited += 20)
+        pk_sleep_ms(20);
     pk_http_server_stop(serve->server);
     pk_manager_stop(serve->manager);
     pk_events_close(serve->events);

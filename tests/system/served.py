@@ -14,6 +14,7 @@ import tempfile
 
 import jsonschema
 
+from standin import StandIns
 from whole import PICKET, ROOT, wait_for
 
 SEEN = set()  # operations that answered with success
@@ -82,6 +83,7 @@ class Served:
         self.serve_options = serve_options
         self.with_node = node
         self.processes = {}
+        self.standins = None
 
     def folders(self):
         return ["--state-dir", str(self.state), "--run-dir", str(self.rundir)]
@@ -116,6 +118,7 @@ class Served:
     def start(self):
         self.rundir.mkdir(parents=True, exist_ok=True)
         if self.with_node:
+            self.standins = StandIns(self.state, self.rundir)
             self.start_node()
         self.start_serve()
         return self
@@ -134,6 +137,8 @@ class Served:
 
     def stop(self):
         try:
+            if self.standins is not None:
+                self.standins.close()
             for name in list(self.processes):
                 self.end(name)
             # Lanes, links, pins: what the agent leaves running on purpose.

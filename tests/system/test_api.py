@@ -172,8 +172,12 @@ def test_life_of_a_fleet(served, tmp_path):
     wait_for("the replay", 20, lambda: served.call("GET", replay, expect=200)["state"] == "done")
     served.call("DELETE", replay, expect=200)
     assert served.call("POST", "/v1/fleets/life/taps/none/replay", {"files": [str(capture)]})[0] == 404
-    tap = wait_for("packets", 10, lambda: served.call("GET", "/v1/fleets/life/status", expect=200)["taps"][0])
-    assert tap["packets"] > 0
+
+    def counted():
+        status = served.call("GET", "/v1/fleets/life/status", expect=200)
+        tools = [tool["packets"] for lane in status["groups"][0]["lanes"] for tool in lane["tools"]]
+        return status["taps"][0]["packets"] > 0 and sum(tools) == status["taps"][0]["packets"]
+    wait_for("each packet of the tap at a tool", 10, counted)
     assert served.call("GET", "/v1/fleets/life/units/analysis/0/suricata/logs")[0] == 200
 
     remove = served.call("POST", "/v1/plans", {"fleet": "life", "remove": True}, expect=200)
@@ -241,6 +245,17 @@ def test_who_may_use_the_socket():
         grouped.stop()
 
 
+def test_tokens_over_the_socket(served):
+    made = served.call("POST", "/v1/tokens", {"name": "one"}, expect=201)
+    assert made["role"] == "read" and made["token"].startswith("picket_")
+    assert served.call("POST", "/v1/tokens", {"name": "one"})[0] == 409
+    for body in [{}, {"name": "Two"}, {"name": "two", "role": "king"}, {"nam": "two"}, {"name": 2}]:
+        assert served.call("POST", "/v1/tokens", body)[0] == 400, body
+    assert [token["name"] for token in served.call("GET", "/v1/tokens", expect=200)["tokens"]] == ["one"]
+    served.call("DELETE", "/v1/tokens/one", expect=200)
+    assert served.call("GET", "/v1/tokens", expect=200)["tokens"] == []
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -304,7 +319,8 @@ def test_stop_ends_streams_and_long_polls():
         served.start()
         served.apply(fleet_text("stop", lanes=1))
         streams = []
-        for path in ["/v1/events/follow", "/v1/fleets/stop/revisions/1/progress?after=1000000&wait=30000"]:
+        paths = ["/v1/events/follow", "/v1/fleets/stop/revisions/1/progress?after=1000000&wait=30000"]
+        for path in paths:
             connection = UnixConnection(served.rundir / "serve.sock", 40)
             connection.request("GET", path)
             streams.append(connection)
@@ -312,7 +328,9 @@ def test_stop_ends_streams_and_long_polls():
         begun = time.monotonic()
         assert served.end("serve") == 0, served.log("serve")
         assert time.monotonic() - begun < 8
-        for connection in streams:
+        for connection, path in zip(streams, paths):
+            answer = connection.getresponse()
+            check_answer("GET", path, answer.status, answer.getheader("Content-Type"), answer.read())
             connection.close()
         # Taken up where it was.
         served.start_serve()
