@@ -28,6 +28,7 @@ static const struct pk_cmd *const table[] = {
     /* Run */
     &pk_cmd_replay,
     &pk_cmd_node,
+    &pk_cmd_ship,
 #ifndef PICKET_WITHOUT_PLANE
     &pk_cmd_up,
     &pk_cmd_down,
