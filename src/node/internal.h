@@ -24,7 +24,7 @@ struct pk_replay;
 #define PK_NODE_GROUPS_MAX PK_BROKER_GROUPS_MAX
 #define PK_NODE_TAPS_MAX   PK_BROKER_TAPS_MAX
 #define PK_NODE_MTU_MIN    576u
-#define PK_NODE_MTU_MAX    65000u
+#define PK_NODE_MTU_MAX    65521u
 /* veth drops a redirected frame longer than its MTU + Ethernet header + one VLAN tag
  * (veth_xdp_xmit), so links get room for a second tag. */
 #define PK_NODE_MTU_ROOM 8u

@@ -174,6 +174,17 @@ def test_large_frames_reach_a_lane_of_that_mtu(instance, readers, tmp_path):
     assert reader.frames == sent
 
 
+def test_the_largest_mtu_works(instance, readers, tmp_path):
+    make_lanes(instance, mtu=65521)
+    make_replay_tap(instance, mtu=65521)
+    (reader,) = readers()
+    sent = [b"\x01" * 12 + b"\x08\x00" + bytes([n]) * size for n, size in enumerate((65521, 30000, 46))]
+    end = replay(instance, write_pcap(tmp_path / "a.pcap", sent))
+    assert end["sent"] == 3 and end["oversize"] == 0
+    wait_until(lambda: len(reader.frames) >= 3, 5, "all frames")
+    assert reader.frames == sent
+
+
 # ---- restarts ----
 
 
@@ -460,7 +471,7 @@ def test_delete_everything_and_clean(instance, wire):
     instance.put("/v1/fleets/f/taps/u", {"kind": "interface", "interface": wire.far, "group": "g"})
     instance.stop(signal.SIGKILL)
     assert instance.mounts()
-    subprocess.run(instance.command("down", "--yes"), check=True, capture_output=True, timeout=60)
+    subprocess.run(instance.command("down"), check=True, timeout=60)
     assert instance.links() == [] and instance.namespaces() == [] and instance.mounts() == []
     assert not (instance.state / "node/plane.json").exists() and not (instance.run / "node.sock").exists()
     shown = subprocess.run(["ip", "link", "show", wire.far], capture_output=True, text=True, check=True).stdout
