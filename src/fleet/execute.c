@@ -216,14 +216,12 @@ int pk_unit_wait_ready(struct pk_manager *manager, struct pk_fleet *fleet,
 }
 
 /* Stops it so that it writes its last events. Absent is success. */
-static int stop_and_remove(struct pk_manager *manager, const char *name, unsigned timeout_ms,
-                           struct pk_error *err)
+static int stop(struct pk_manager *manager, const char *name, unsigned timeout_ms,
+                struct pk_error *err)
 {
     struct pk_engine *engine = manager->options.engine;
     int r = engine->ops->stop(engine->self, name, timeout_ms, err);
-    if (r < 0 && r != PK_E_NOTFOUND)
-        return r;
-    return engine->ops->remove(engine->self, name, err);
+    return r == PK_E_NOTFOUND ? 0 : r;
 }
 
 static int start_unit(struct pk_manager *manager, const struct pk_unit *unit, bool replace,
@@ -232,9 +230,14 @@ static int start_unit(struct pk_manager *manager, const struct pk_unit *unit, bo
     struct pk_engine *engine = manager->options.engine;
     int r = 0;
     if (replace)
-        r = stop_and_remove(manager, unit->name, unit->stop_timeout_ms, err);
+        r = stop(manager, unit->name, unit->stop_timeout_ms, err);
+    if (r >= 0 && replace)
+        r = engine->ops->remove(engine->self, unit->name, err);
     if (r >= 0)
         r = make_folders(manager, unit, err);
+    /* Before it runs: once it does, nothing more is to be done, also after a crash here. */
+    if (r >= 0)
+        drop_old_configs(manager, unit);
     /* Before it can write: what it writes must be followed from the first byte. */
     if (r >= 0)
         r = pk_sources_add(manager, unit, err);
@@ -242,10 +245,7 @@ static int start_unit(struct pk_manager *manager, const struct pk_unit *unit, bo
         r = engine->ops->create(engine->self, unit, err);
     if (r >= 0)
         r = engine->ops->start(engine->self, unit->name, err);
-    if (r < 0)
-        return r;
-    drop_old_configs(manager, unit);
-    return 0;
+    return r;
 }
 
 static unsigned stop_timeout_of(const struct pk_observed_unit *unit)
@@ -254,14 +254,19 @@ static unsigned stop_timeout_of(const struct pk_observed_unit *unit)
     return timeout > 0 && timeout <= 600000 ? (unsigned)timeout : STOP_TIMEOUT_MS;
 }
 
+/* The container goes last: as long as it is there, a crash leaves something that tells that this is
+ * still to be done. */
 static int remove_unit(struct pk_manager *manager, const struct pk_observed_unit *unit,
                        struct pk_error *err)
 {
-    int r = stop_and_remove(manager, unit->name, stop_timeout_of(unit), err);
+    struct pk_engine *engine = manager->options.engine;
+    int r = stop(manager, unit->name, stop_timeout_of(unit), err);
     if (r >= 0)
         r = remove_folders(manager, unit->name, err);
     if (r >= 0)
         r = pk_sources_retire(manager, unit->name, err);
+    if (r >= 0)
+        r = engine->ops->remove(engine->self, unit->name, err);
     return r;
 }
 
