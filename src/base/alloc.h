@@ -17,8 +17,8 @@ void *pk_zalloc_array(size_t count, size_t size);
 /* As realloc(old, count * size); NULL on overflow or failure, old is then unchanged. New bytes are
  * not zeroed. */
 void *pk_realloc_array(void *old, size_t count, size_t size);
-/* Not zeroed, never NULL, never failed by tests: without memory the process ends. Only for code that
- * is not ours and does not survive a failure. */
+/* Not zeroed, never NULL, never failed by tests: without memory the process ends. Only for code
+ * that is not ours and does not survive a failure. */
 void *pk_alloc_or_abort(size_t size);
 char *pk_strdup(const char *text);              /* NULL gives NULL */
 char *pk_strndup(const char *text, size_t len); /* stops at a NUL too */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A growing byte buffer with a mandatory maximum. Always NUL-terminated once data is non-NULL.
- * After a failed append the buffer is "failed": later appends do nothing, so a writer may check once
- * at the end. Not thread safe.
+ * After a failed append the buffer is "failed": later appends do nothing, so a writer may check
+ * once at the end. Not thread safe.
  */
 #ifndef PICKET_BASE_BUF_H
 #define PICKET_BASE_BUF_H

@@ -13,21 +13,28 @@
 #include "base/common.h"
 #include "base/error.h"
 
-enum pk_node_kind { PK_NODE_NULL, PK_NODE_BOOL, PK_NODE_INT, PK_NODE_FLOAT, PK_NODE_STRING,
-                    PK_NODE_LIST, PK_NODE_MAP };
+enum pk_node_kind {
+    PK_NODE_NULL,
+    PK_NODE_BOOL,
+    PK_NODE_INT,
+    PK_NODE_FLOAT,
+    PK_NODE_STRING,
+    PK_NODE_LIST,
+    PK_NODE_MAP
+};
 
 struct pk_doc;
 
 struct pk_node {
     enum pk_node_kind kind;
-    unsigned line, col;        /* of the value, from 1 */
+    unsigned line, col;         /* of the value, from 1 */
     unsigned key_line, key_col; /* of the key, for members of a map */
-    const char *key;           /* for members of a map, else NULL */
-    const char *text;          /* scalars as written (after YAML unquoting) */
-    bool quoted;               /* a quoted scalar is always a string */
-    int64_t integer;           /* PK_NODE_INT, and 0/1 for PK_NODE_BOOL */
-    double number;             /* PK_NODE_FLOAT and PK_NODE_INT */
-    struct pk_node **items;    /* of a list, or a map's values in order */
+    const char *key;            /* for members of a map, else NULL */
+    const char *text;           /* scalars as written (after YAML unquoting) */
+    bool quoted;                /* a quoted scalar is always a string */
+    int64_t integer;            /* PK_NODE_INT, and 0/1 for PK_NODE_BOOL */
+    double number;              /* PK_NODE_FLOAT and PK_NODE_INT */
+    struct pk_node **items;     /* of a list, or a map's values in order */
     size_t count;
 };
 
@@ -56,8 +63,9 @@ const struct pk_node *pk_node_resolve(const struct pk_node *root, const char *po
 int pk_node_fail(const struct pk_doc *doc, const struct pk_node *node, struct pk_error *err,
                  const char *fmt, ...) PK_PRINTF(4, 5);
 
-/* Canonical YAML of a JSON value: block style, two spaces, strings quoted only where YAML would read
- * them as something else, keys in insertion order. Release with pk_free(); NULL = out of memory. */
+/* Canonical YAML of a JSON value: block style, two spaces, strings quoted only where YAML would
+ * read them as something else, keys in insertion order. Release with pk_free(); NULL = out of
+ * memory. */
 char *pk_yaml_of_json(const json_t *json);
 
 #endif

@@ -13,17 +13,17 @@
 enum pk_code {
     PK_OK = 0,
     PK_E_NOMEM = -1,
-    PK_E_USAGE = -2,       /* the command line or the request is wrong */
-    PK_E_INVALID = -3,     /* an input file is wrong in itself: has file, line, column */
+    PK_E_USAGE = -2,   /* the command line or the request is wrong */
+    PK_E_INVALID = -3, /* an input file is wrong in itself: has file, line, column */
     PK_E_NOTFOUND = -4,
-    PK_E_CONFLICT = -5,    /* fine in itself, but reality moved or is taken: plan again */
+    PK_E_CONFLICT = -5, /* fine in itself, but reality moved or is taken: plan again */
     PK_E_DENIED = -6,
     PK_E_IO = -7,
     PK_E_UNREACHABLE = -8, /* engine, agent or server does not answer */
     PK_E_TIMEOUT = -9,
     PK_E_UNSUPPORTED = -10,
-    PK_E_PARTIAL = -11,    /* carried out in part; the journal is kept */
-    PK_E_NOSPACE = -12,    /* a disk, map or queue is full */
+    PK_E_PARTIAL = -11, /* carried out in part; the journal is kept */
+    PK_E_NOSPACE = -12, /* a disk, map or queue is full */
     PK_E_INTERNAL = -13,
     PK_E_INTERRUPTED = -14,
 };
@@ -41,12 +41,12 @@ struct pk_error {
 /* One row per code: the single source of names, exit statuses and HTTP statuses. */
 struct pk_code_info {
     int code;
-    const char *name;    /* "conflict", in JSON */
-    int exit_status;     /* of the command line */
+    const char *name; /* "conflict", in JSON */
+    int exit_status;  /* of the command line */
     int http_status;
     const char *meaning; /* for 'picket help exit-codes' */
 };
-const struct pk_code_info *pk_code_info(int code);      /* never NULL */
+const struct pk_code_info *pk_code_info(int code);                 /* never NULL */
 const struct pk_code_info *pk_code_info_by_name(const char *name); /* NULL if unknown */
 const struct pk_code_info *pk_code_table(size_t *ret_count);
 
@@ -56,7 +56,8 @@ int pk_fail(struct pk_error *err, int code, const char *fmt, ...) PK_PRINTF(3, 4
 int pk_fail_errno(struct pk_error *err, int sys, const char *fmt, ...) PK_PRINTF(3, 4);
 /* Puts "what: " before the message that is there. Keeps code, position and hint. */
 int pk_wrap(struct pk_error *err, const char *fmt, ...) PK_PRINTF(2, 3);
-/* Sets the hint: what to do or write instead. Returns err->code (PK_E_INTERNAL when err is NULL). */
+/* Sets the hint: what to do or write instead. Returns err->code (PK_E_INTERNAL when err is NULL).
+ */
 int pk_hint(struct pk_error *err, const char *fmt, ...) PK_PRINTF(2, 3);
 /* Sets the position in the user's file. */
 void pk_error_at(struct pk_error *err, const char *file, unsigned line, unsigned col);

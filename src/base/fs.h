@@ -16,7 +16,8 @@ void pk_close_p(int *fd); /* PK_CLEANUP(pk_close_p) int fd = -1 */
 int pk_file_read(const char *path, size_t max, char **ret_data, size_t *ret_len,
                  struct pk_error *err);
 /* Replaces path at once: temporary file, fsync, rename, fsync of the folder. */
-int pk_file_write(const char *path, const void *data, size_t len, mode_t mode, struct pk_error *err);
+int pk_file_write(const char *path, const void *data, size_t len, mode_t mode,
+                  struct pk_error *err);
 bool pk_file_exists(const char *path);
 int pk_mkdir_p(const char *path, mode_t mode, struct pk_error *err);
 /* Removes a tree without following links or crossing file systems. Absent is success. */

@@ -18,10 +18,10 @@
 struct pk_http_client;
 
 struct pk_http_client_options {
-    const char *base_url;    /* "unix:/run/picket/serve.sock" or "https://host:port" */
-    const char *token;       /* bearer token or NULL */
-    const char *ca_file;     /* NULL = the system's */
-    unsigned timeout_ms;     /* of a whole call; 0 = 30 s */
+    const char *base_url;        /* "unix:/run/picket/serve.sock" or "https://host:port" */
+    const char *token;           /* bearer token or NULL */
+    const char *ca_file;         /* NULL = the system's */
+    unsigned timeout_ms;         /* of a whole call; 0 = 30 s */
     unsigned connect_timeout_ms; /* 0 = 3 s */
 };
 int pk_http_client_new(const struct pk_http_client_options *options,
@@ -30,10 +30,10 @@ void pk_http_client_free(struct pk_http_client *client);
 PK_DEFINE_CLEANUP(struct pk_http_client, pk_http_client_free);
 
 struct pk_http_call {
-    const char *method;       /* "GET" ... */
-    const char *path;         /* "/v1/..." already escaped */
-    const json_t *json;       /* body, or */
-    const void *data;         /* raw body */
+    const char *method; /* "GET" ... */
+    const char *path;   /* "/v1/..." already escaped */
+    const json_t *json; /* body, or */
+    const void *data;   /* raw body */
     size_t data_len;
     const char *content_type; /* of data */
     unsigned timeout_ms;      /* 0 = the client's */
@@ -58,7 +58,7 @@ struct pk_http_server;
 struct pk_http_request; /* valid during the handler */
 
 struct pk_http_peer {
-    bool local;   /* came over the unix socket: the kernel vouches for uid, gid, pid */
+    bool local; /* came over the unix socket: the kernel vouches for uid, gid, pid */
     uid_t uid;
     gid_t gid;
     pid_t pid;
@@ -68,8 +68,8 @@ struct pk_http_peer {
 struct pk_http_route {
     const char *method;
     const char *path; /* "/v1/fleets/{fleet}/status": {x} matches one segment */
-    /* Runs on a server thread, may block. Returns 0 after one pk_http_reply*(), or an error code with
-     * *err filled, which becomes the error answer. */
+    /* Runs on a server thread, may block. Returns 0 after one pk_http_reply*(), or an error code
+     * with *err filled, which becomes the error answer. */
     int (*handle)(void *arg, struct pk_http_request *request, struct pk_error *err);
     unsigned flags;
 };
@@ -81,12 +81,12 @@ struct pk_http_server_options {
     void *arg;
     const char *socket_path; /* unix socket, or NULL; an old one is replaced if nobody listens */
     mode_t socket_mode;
-    gid_t socket_gid;        /* (gid_t)-1 = leave */
-    const char *address;     /* "127.0.0.1" with port, or NULL. TCP always needs TLS: */
+    gid_t socket_gid;    /* (gid_t)-1 = leave */
+    const char *address; /* "127.0.0.1" with port, or NULL. TCP always needs TLS: */
     uint16_t port;
     const char *cert_file, *key_file; /* PEM */
-    size_t max_body;         /* 0 = 8 MiB; larger requests get 413 */
-    unsigned max_connections; /* 0 = 256 */
+    size_t max_body;                  /* 0 = 8 MiB; larger requests get 413 */
+    unsigned max_connections;         /* 0 = 256 */
     /* Asked before every route that is not public. 0 = go on. */
     int (*authorise)(void *arg, const struct pk_http_peer *peer, const char *method,
                      const char *path, struct pk_error *err);
@@ -97,7 +97,8 @@ uint16_t pk_http_server_port(const struct pk_http_server *server); /* as bound; 
 void pk_http_server_stop(struct pk_http_server *server); /* waits for running handlers; NULL ok */
 PK_DEFINE_CLEANUP(struct pk_http_server, pk_http_server_stop);
 
-const char *pk_http_param(const struct pk_http_request *request, const char *name); /* of the path */
+const char *pk_http_param(const struct pk_http_request *request,
+                          const char *name); /* of the path */
 const char *pk_http_query(const struct pk_http_request *request, const char *name); /* or NULL */
 const char *pk_http_body(const struct pk_http_request *request, size_t *ret_len);   /* never NULL */
 int pk_http_body_json(struct pk_http_request *request, json_t **ret_json, struct pk_error *err);
@@ -105,8 +106,8 @@ const struct pk_http_peer *pk_http_peer(const struct pk_http_request *request);
 int pk_http_reply_json_take(struct pk_http_request *request, unsigned status, json_t *json);
 int pk_http_reply(struct pk_http_request *request, unsigned status, const char *content_type,
                   const void *data, size_t len);
-/* A body made while it is sent (chunked). next() appends to buf and returns 1, or 0 at the end; it may
- * block, must return at least every few seconds (an empty append is fine) and runs on a server
+/* A body made while it is sent (chunked). next() appends to buf and returns 1, or 0 at the end; it
+ * may block, must return at least every few seconds (an empty append is fine) and runs on a server
  * thread; done() releases arg, also when the client goes away. */
 int pk_http_reply_stream(struct pk_http_request *request, const char *content_type,
                          int (*next)(void *arg, struct pk_buf *buf), void (*done)(void *arg),

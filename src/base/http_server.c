@@ -207,14 +207,6 @@ static int reply_error(struct pk_http_request *request, const struct pk_error *e
 
 /* ---- the request ---- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Percent-decoding in place. False on a wrong escape, a NUL or what is not UTF-8. */
 static bool url_decode(char *text)
 {
@@ -224,11 +216,10 @@ static bool url_decode(char *text)
             *out++ = *p;
             continue;
         }
-        int high = hex_digit(p[1]);
-        int low = high < 0 ? -1 : hex_digit(p[2]);
-        if (low < 0 || high + low == 0)
+        uint64_t byte;
+        if (pk_parse_hex(p + 1, strnlen(p + 1, 2), &byte, NULL) < 0 || p[2] == '\0' || byte == 0)
             return false;
-        *out++ = (char)(high << 4 | low);
+        *out++ = (char)byte;
         p += 2;
     }
     *out = '\0';

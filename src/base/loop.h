@@ -36,7 +36,7 @@ int pk_loop_add_signal(struct pk_loop *loop, int signo, void (*callback)(void *a
 /* A source that pk_loop_wake() triggers, several wakes may be merged into one. */
 int pk_loop_add_wake(struct pk_loop *loop, void (*callback)(void *arg), void *arg,
                      struct pk_loop_source **ret_source, struct pk_error *err);
-void pk_loop_wake(struct pk_loop_source *source); /* any thread, signal safe */
+void pk_loop_wake(struct pk_loop_source *source);   /* any thread, signal safe */
 void pk_loop_remove(struct pk_loop_source *source); /* NULL is fine */
 
 #endif

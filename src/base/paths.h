@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where an instance of picket keeps its things. Everything lives below two folders, so instances run
- * side by side; what the kernel names globally (namespaces, links, containers) carries the
+ * Where an instance of picket keeps its things. Everything lives below two folders, so instances
+ * run side by side; what the kernel names globally (namespaces, links, containers) carries the
  * instance's tag.
  *
  *   <run>/serve.sock  node.sock  podman.sock   sockets (serve, node, Podman's API when we run it)
@@ -21,7 +21,7 @@
 #include "base/error.h"
 
 #define PK_DEFAULT_STATE_DIR "/var/lib/picket"
-#define PK_DEFAULT_RUN_DIR "/run/picket"
+#define PK_DEFAULT_RUN_DIR   "/run/picket"
 
 struct pk_paths {
     char state_dir[160]; /* absolute, no trailing slash */

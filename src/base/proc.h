@@ -10,12 +10,12 @@
 #include "base/error.h"
 
 struct pk_proc_options {
-    const char *const *argv;  /* NULL-terminated; argv[0] is looked up in PATH */
-    const char *const *env;   /* NULL = inherit; else the whole environment, "K=V" */
-    const char *cwd;          /* NULL = inherit */
-    const char *input;        /* fed to standard input; NULL = /dev/null */
+    const char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
+    const char *const *env;  /* NULL = inherit; else the whole environment, "K=V" */
+    const char *cwd;         /* NULL = inherit */
+    const char *input;       /* fed to standard input; NULL = /dev/null */
     size_t input_len;
-    unsigned timeout_ms;      /* 0 = none; then SIGTERM, 2 s later SIGKILL, and PK_E_TIMEOUT */
+    unsigned timeout_ms; /* 0 = none; then SIGTERM, 2 s later SIGKILL, and PK_E_TIMEOUT */
     /* Called with each whole line of output (either stream) as it comes; may be NULL. */
     void (*on_line)(void *arg, const char *line);
     void *on_line_arg;
@@ -25,7 +25,8 @@ struct pk_proc_options {
  * NULL. *ret_status is as from waitpid(2). Not starting at all is PK_E_NOTFOUND or PK_E_IO. */
 int pk_proc_run(const struct pk_proc_options *options, struct pk_buf *out, struct pk_buf *errout,
                 int *ret_status, struct pk_error *err);
-/* As above, and a status other than exit 0 is PK_E_IO with the last lines of stderr in the message. */
+/* As above, and a status other than exit 0 is PK_E_IO with the last lines of stderr in the message.
+ */
 int pk_proc_check(const struct pk_proc_options *options, struct pk_buf *out, struct pk_error *err);
 
 struct pk_daemon_options {

@@ -242,6 +242,26 @@ int pk_parse_u64(const char *text, uint64_t *ret_value, struct pk_error *err)
     return 0;
 }
 
+int pk_parse_hex(const char *text, size_t len, uint64_t *ret_value, struct pk_error *err)
+{
+    uint64_t value = 0;
+    bool good = len > 0 && len <= 16;
+    for (size_t i = 0; good && i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        unsigned char letter = c | 0x20;
+        good = is_digit((char)c) || (letter >= 'a' && letter <= 'f');
+        value = value << 4 | (unsigned)(is_digit((char)c) ? c - '0' : letter - 'a' + 10);
+    }
+    if (!good) {
+        pk_fail(err, PK_E_INVALID, "'%.*s' is not a hexadecimal number of at most 16 digits",
+                (int)PK_MIN(len, (size_t)40), text);
+        pk_hint(err, "write digits and the letters a to f only");
+        return PK_E_INVALID;
+    }
+    *ret_value = value;
+    return 0;
+}
+
 int pk_parse_i64(const char *text, int64_t *ret_value, struct pk_error *err)
 {
     bool negative = text[0] == '-';

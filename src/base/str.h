@@ -11,7 +11,7 @@ struct pk_strv {
     char **list;
     size_t count;
 };
-int pk_strv_add(struct pk_strv *strv, const char *text);              /* copies; 0 or PK_E_NOMEM */
+int pk_strv_add(struct pk_strv *strv, const char *text); /* copies; 0 or PK_E_NOMEM */
 int pk_strv_addf(struct pk_strv *strv, const char *fmt, ...) PK_PRINTF(2, 3);
 int pk_strv_copy(const struct pk_strv *from, struct pk_strv *ret_copy);
 bool pk_strv_contains(const struct pk_strv *strv, const char *text);
@@ -21,7 +21,8 @@ void pk_strv_done(struct pk_strv *strv);
 bool pk_str_equal(const char *a, const char *b); /* NULL equals only NULL */
 bool pk_str_starts(const char *text, const char *prefix);
 bool pk_str_ends(const char *text, const char *suffix);
-/* A name as fleets, groups, taps and tools have it: [a-z0-9]([-a-z0-9]*[a-z0-9])?, 1 to max bytes. */
+/* A name as fleets, groups, taps and tools have it: [a-z0-9]([-a-z0-9]*[a-z0-9])?, 1 to max bytes.
+ */
 bool pk_str_is_name(const char *text, size_t max);
 
 /* Well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF). NUL is fine. */
@@ -35,15 +36,18 @@ const char *pk_str_closest(const char *text, const char *const *candidates, size
 
 /* Whole text must match; PK_E_INVALID with a message that says what is accepted. */
 int pk_parse_u64(const char *text, uint64_t *ret_value, struct pk_error *err);
+/* Hexadecimal digits alone, at most 16 of them. */
+int pk_parse_hex(const char *text, size_t len, uint64_t *ret_value, struct pk_error *err);
 int pk_parse_i64(const char *text, int64_t *ret_value, struct pk_error *err);
 int pk_parse_double(const char *text, double *ret_value, struct pk_error *err);
-int pk_parse_bool(const char *text, bool *ret_value, struct pk_error *err);  /* true|false|yes|no */
+int pk_parse_bool(const char *text, bool *ret_value, struct pk_error *err); /* true|false|yes|no */
 /* "512", "64KiB", "4MiB", "2TiB", "1GB" (powers of 1000 without the i) -> bytes. */
 int pk_parse_bytes(const char *text, uint64_t *ret_bytes, struct pk_error *err);
 /* "500ms", "10s", "5m", "1h30m", "30d", "2w" -> nanoseconds. */
 int pk_parse_duration(const char *text, pk_nsec *ret_span, struct pk_error *err);
 
-/* Write the shortest exact form that the parser reads back ("4MiB", "90s" -> "1m30s"); returns out. */
+/* Write the shortest exact form that the parser reads back ("4MiB", "90s" -> "1m30s"); returns out.
+ */
 char *pk_format_bytes(uint64_t bytes, char *out, size_t size);
 char *pk_format_duration(pk_nsec span, char *out, size_t size);
 /* For people, rounded: "1.4 GiB", "12.3k", "2m". */

@@ -9,7 +9,8 @@ pk_nsec pk_time_now(void);       /* CLOCK_REALTIME */
 pk_nsec pk_time_monotonic(void); /* CLOCK_MONOTONIC */
 void pk_sleep_ms(unsigned ms);   /* resumes after signals */
 
-/* RFC 3339 in UTC, with as many decimals (0, 3, 6 or 9) as asked; out needs 36 bytes; returns out. */
+/* RFC 3339 in UTC, with as many decimals (0, 3, 6 or 9) as asked; out needs 36 bytes; returns out.
+ */
 char *pk_time_format(pk_nsec when, int decimals, char *out, size_t size);
 /* RFC 3339 with any offset, also "+0000" as Suricata writes it, "Z" or a space for "T"; digits are
  * read as text, never through a double. len bytes, whole text must match. */

@@ -183,9 +183,10 @@ static int search_path(struct pk_strv *dirs, struct pk_error *err)
     path[got > 0 ? got : 0] = '\0';
     for (char *slash; dirs->count == 0 && (slash = strrchr(path, '/')) != NULL;) {
         *slash = '\0';
-        (void)strcpy(slash, "/src/catalog/catalog.h");
+        size_t room = sizeof(path) - (size_t)(slash - path);
+        (void)snprintf(slash, room, "/src/catalog/catalog.h");
         bool source = access(path, R_OK) == 0;
-        (void)strcpy(slash, source ? "/catalog" : "/share/picket/catalog");
+        (void)snprintf(slash, room, "%s", source ? "/catalog" : "/share/picket/catalog");
         if (is_folder(path) && pk_strv_add(dirs, path) < 0)
             return pk_fail(err, PK_E_NOMEM, "catalog: out of memory");
         *slash = '\0';

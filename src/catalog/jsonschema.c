@@ -14,7 +14,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -735,10 +734,11 @@ const json_t *pk_jsonschema_resolve(const json_t *root, const char *reference)
         char part[128];
         size_t used = 0;
         for (p++; *p != '\0' && *p != '/'; p++) {
-            char c = *p, digits[3] = { 0 };
-            if (c == '%' && p[1] != '\0' && p[2] != '\0') {
-                memcpy(digits, p + 1, 2);
-                c = (char)strtoul(digits, NULL, 16);
+            char c = *p;
+            uint64_t byte;
+            if (c == '%' && pk_parse_hex(p + 1, strnlen(p + 1, 2), &byte, NULL) == 0 &&
+                p[2] != '\0') {
+                c = (char)byte;
                 p += 2;
             } else if (c == '~' && (p[1] == '0' || p[1] == '1')) {
                 c = *++p == '0' ? '~' : '/';

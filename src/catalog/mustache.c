@@ -6,11 +6,11 @@
  */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/str.h"
 #include "catalog/catalog.h"
 #include "spec/fields.h"
 
@@ -354,10 +354,12 @@ static int render_value(struct renderer *renderer, const struct template *templa
         break;
     case JSON_REAL: {
         double value = json_real_value(json);
+        double again;
         int digits = 15; /* the fewest that read back as the same number */
         do
             (void)snprintf(number, sizeof(number), "%.*g", digits, value);
-        while (digits++ < 17 && strtod(number, NULL) < value);
+        while (digits++ < 17 && (pk_parse_double(number, &again, NULL) < 0 || again < value ||
+                                 again > value));
         put_text(renderer, number);
         break;
     }

@@ -89,8 +89,8 @@ static void put_examples(struct pk_buf *out, const char *const *examples)
     if (examples == NULL)
         return;
     (void)pk_buf_puts(out, ".SH EXAMPLES\n");
-    for (; *examples != NULL; examples++)
-        put_line(out, ".PP\n.nf\n", *examples, "\n.fi\n");
+    for (size_t i = 0; examples[i] != NULL; i++)
+        put_line(out, i == 0 ? ".nf\n" : ".PP\n.nf\n", examples[i], "\n.fi\n");
 }
 
 static void write_command(const struct pk_cmd *cmd, struct pk_buf *out)

@@ -8,11 +8,11 @@
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/str.h"
 #include "base/time.h"
 #include "store/store.h"
 
@@ -220,10 +220,14 @@ static int migrate(struct pk_state *state, struct pk_error *err)
     int r = query_text(state, "PRAGMA user_version", &text, err);
     if (r < 0)
         return r;
-    unsigned long version = strtoul(text, NULL, 10);
+    uint64_t parsed;
+    r = pk_parse_u64(text, &parsed, err);
+    if (r < 0)
+        return r;
+    size_t version = (size_t)parsed;
     if (version > PK_ARRAY_SIZE(migrations)) {
         pk_fail(err, PK_E_UNSUPPORTED,
-                "the state database %s has schema %lu, this picket knows %zu", state->path, version,
+                "the state database %s has schema %zu, this picket knows %zu", state->path, version,
                 PK_ARRAY_SIZE(migrations));
         return pk_hint(err, "it was written by a newer picket: use that version or newer");
     }
@@ -231,7 +235,7 @@ static int migrate(struct pk_state *state, struct pk_error *err)
         char set[160];
         char now[36];
         (void)snprintf(
-            set, sizeof(set), "INSERT INTO migration VALUES (%lu, '%s'); PRAGMA user_version = %lu",
+            set, sizeof(set), "INSERT INTO migration VALUES (%zu, '%s'); PRAGMA user_version = %zu",
             version + 1, pk_time_format(pk_time_now(), 3, now, sizeof(now)), version + 1);
         r = exec(state, "BEGIN IMMEDIATE", err);
         if (r < 0)

@@ -14,20 +14,20 @@
 #include "base/alloc.h"
 #include "base/error.h"
 
-/* Runs a statement once for each allocation that it makes, with that one failing, until it makes none
- * that fails. r is its result: it must be PK_E_NOMEM while an allocation failed. */
-#define PK_TEST_EACH_ALLOC_FAILS(r, ...)                                                           \
-    do {                                                                                           \
-        for (unsigned long nth_ = 1;; nth_++) {                                                    \
-            assert_true(nth_ < 100000);                                                            \
-            pk_alloc_fail_nth(nth_);                                                               \
-            __VA_ARGS__;                                                                           \
-            bool reached_ = pk_alloc_count() >= nth_;                                              \
-            pk_alloc_fail_nth(0);                                                                  \
-            if (!reached_)                                                                         \
-                break;                                                                             \
-            assert_int_equal((r), PK_E_NOMEM);                                                     \
-        }                                                                                          \
+/* Runs a statement once for each allocation that it makes, with that one failing, until it makes
+ * none that fails. r is its result: it must be PK_E_NOMEM while an allocation failed. */
+#define PK_TEST_EACH_ALLOC_FAILS(r, ...)              \
+    do {                                              \
+        for (unsigned long nth_ = 1;; nth_++) {       \
+            assert_true(nth_ < 100000);               \
+            pk_alloc_fail_nth(nth_);                  \
+            __VA_ARGS__;                              \
+            bool reached_ = pk_alloc_count() >= nth_; \
+            pk_alloc_fail_nth(0);                     \
+            if (!reached_)                            \
+                break;                                \
+            assert_int_equal((r), PK_E_NOMEM);        \
+        }                                             \
     } while (0)
 
 #endif

@@ -6,7 +6,6 @@
 #include <linux/capability.h>
 #include <linux/magic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -17,6 +16,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fs.h"
+#include "base/str.h"
 
 extern char **environ;
 
@@ -49,7 +49,11 @@ static bool has_sys_resource(void)
     const char *line = strstr(status, "\nCapEff:");
     if (line == NULL)
         return false;
-    return (strtoull(line + 8, NULL, 16) >> CAP_SYS_RESOURCE & 1) != 0;
+    line += strlen("\nCapEff:");
+    line += strspn(line, " \t");
+    uint64_t capabilities;
+    return pk_parse_hex(line, strcspn(line, "\n"), &capabilities, NULL) == 0 &&
+           (capabilities >> CAP_SYS_RESOURCE & 1) != 0;
 }
 
 static uint64_t hard_limit(__rlimit_resource_t what)

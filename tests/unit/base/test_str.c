@@ -105,6 +105,21 @@ static void test_whole_numbers(void **state)
     assert_int_equal(pk_parse_i64("-9223372036854775809", &i, &err), PK_E_INVALID);
 }
 
+static void test_hexadecimal(void **state)
+{
+    (void)state;
+    uint64_t value = 1;
+    assert_int_equal(pk_parse_hex("00fFx", 4, &value, NULL), 0);
+    assert_int_equal(value, 255);
+    assert_int_equal(pk_parse_hex("ffffffffffffffff", 16, &value, NULL), 0);
+    assert_true(value == UINT64_MAX);
+    static const char *const bad[] = {
+        "", "0x1", "g", "@", "`", ":", "/", " 1", "00000000000000001"
+    };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(bad); i++)
+        assert_int_equal(pk_parse_hex(bad[i], strlen(bad[i]), &value, NULL), PK_E_INVALID);
+}
+
 static void test_doubles_and_bools(void **state)
 {
     (void)state;
@@ -230,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_closest),
         cmocka_unit_test(test_whole_numbers),
+        cmocka_unit_test(test_hexadecimal),
         cmocka_unit_test(test_doubles_and_bools),
         cmocka_unit_test(test_bytes_round_trip),
         cmocka_unit_test(test_durations_round_trip),
