@@ -32,7 +32,8 @@ struct validator {
     char pointer[POINTER_MAX];
     unsigned depth;
     unsigned long steps;
-    unsigned quiet; /* > 0: inside anyOf, not, ...: faults are not handed over */
+    unsigned quiet;    /* > 0: inside anyOf, not, ...: faults are not handed over */
+    const char *about; /* the closest description around, for hints */
     struct pk_error *err;
 };
 
@@ -364,6 +365,7 @@ SIZE_KEYWORD(apply_max_properties, json_object_size(value), false, "keys")
 static int apply_pattern(struct validator *v, const json_t *schema, const json_t *operand,
                          const json_t *value)
 {
+    (void)schema;
     bool match;
     char got[100], hint[256];
     int r = pk_pattern_match(json_string_value(operand), json_string_value(value),
@@ -373,9 +375,8 @@ static int apply_pattern(struct validator *v, const json_t *schema, const json_t
         return r;
     if (match)
         return 1;
-    const char *about = json_string_value(json_object_get(schema, "description"));
-    if (about != NULL)
-        (void)snprintf(hint, sizeof(hint), "it is: %.240s", about);
+    if (v->about != NULL)
+        (void)snprintf(hint, sizeof(hint), "it is: %.240s", v->about);
     else
         (void)snprintf(hint, sizeof(hint), "it has to match %.200s", json_string_value(operand));
     return fault(v, false, hint, "%s does not have the form that is asked for",
@@ -853,6 +854,8 @@ static int validate(struct validator *v, const json_t *schema, const json_t *val
     if (++v->steps > STEPS_MAX || v->depth == PK_JSONSCHEMA_DEPTH)
         return pk_fail(v->err, PK_E_INVALID, "the value is too %s to be checked",
                        v->depth == PK_JSONSCHEMA_DEPTH ? "deep" : "large");
+    const char *about = v->about, *own = json_string_value(json_object_get(schema, "description"));
+    v->about = own != NULL ? own : about;
     v->depth++;
     for (size_t i = 0; i < PK_ARRAY_SIZE(keywords) && all >= 0; i++) {
         const struct keyword *keyword = &keywords[i];
@@ -866,6 +869,7 @@ static int validate(struct validator *v, const json_t *schema, const json_t *val
             break; /* the wrong type alters the meaning of all the rest */
     }
     v->depth--;
+    v->about = about;
     return all;
 }
 

@@ -116,6 +116,9 @@ int pk_spec_load(const char *path, struct pk_fleet_spec **ret_fleet, struct pk_e
     struct pk_error err;
     int r = pk_doc_load(path, &doc, &err);
     if (r < 0) {
+        if (err.hint[0] == '\0')
+            (void)pk_hint(&err,
+                          "name a fleet file; 'picket spec example' prints one to begin with");
         pk_errors_add(errors, &err);
         return r;
     }
