@@ -256,7 +256,8 @@ static void add_rows(json_t *rows, const json_t *schema, const char *prefix, uns
         (void)json_array_append_new(rows, row);
         add_rows(rows, inner, path, depth + 1);
         if (json_object_size(json_object_get(items, "properties")) > 0) {
-            (void)strncat(path, "[]", sizeof(path) - strlen(path) - 1);
+            size_t used = strlen(path);
+            (void)snprintf(path + used, sizeof(path) - used, "[]");
             add_rows(rows, items, path, depth + 1);
         }
     }

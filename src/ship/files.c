@@ -96,7 +96,7 @@ static void pin(struct pk_ship *ship, struct pk_ship_file *file)
     } else if (!file->hold_warned) {
         file->hold_warned = true; /* the open descriptor still keeps it while we live */
         pk_log(PK_LOG_INFO, "ship", "cannot pin %s: %s; keep the logs and %s on one file system",
-               file->path, strerror(errno), ship->hold);
+               file->path, strerrordesc_np(errno), ship->hold);
     }
 }
 

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/str.h"
 #include "base/time.h"
 #include "store/events_internal.h"
 
@@ -283,10 +284,12 @@ static pk_nsec clamp_until(pk_nsec until)
 
 static int parse_page(const char *page, int64_t *ret_time, int64_t *ret_seq, struct pk_error *err)
 {
-    char end;
-
-    if (strlen(page) > 64 ||
-        sscanf(page, "%" SCNd64 "-%" SCNd64 "%c", ret_time, ret_seq, &end) != 2) {
+    char time[32];
+    const char *dash = page[0] == '\0' ? NULL : strchr(page + 1, '-'); /* a time may be negative */
+    int n =
+        snprintf(time, sizeof(time), "%.*s", dash == NULL ? 0 : (int)PK_MIN(dash - page, 40), page);
+    if (n >= (int)sizeof(time) || pk_parse_i64(time, ret_time, NULL) < 0 ||
+        pk_parse_i64(dash + 1, ret_seq, NULL) < 0) {
         (void)pk_fail(err, PK_E_USAGE, "the page \"%.40s\" is none of ours", page);
         return pk_hint(err, "give back the page of the last answer as it was, or none");
     }
