@@ -169,14 +169,14 @@ static int make_body(const struct replay_args *args, int argc, char **argv, json
 
 static void print_line(FILE *stream, const json_t *status, const char *end)
 {
-    char sent[32], bytes[32], rate[32], elapsed[32];
+    char bytes[32], rate[32], elapsed[32];
     uint64_t packets = (uint64_t)pk_json_int_or(status, "sent", 0);
     uint64_t ms = (uint64_t)pk_json_int_or(status, "elapsedMs", 0);
-    (void)pk_human_count(packets, sent, sizeof(sent));
     (void)pk_human_bytes((uint64_t)pk_json_int_or(status, "bytes", 0), bytes, sizeof(bytes));
     (void)pk_human_count(ms == 0 ? packets : packets * 1000 / ms, rate, sizeof(rate));
     (void)pk_human_duration((pk_nsec)ms * PK_NSEC_PER_MS, elapsed, sizeof(elapsed));
-    fprintf(stream, "%s packets, %s, %s packets/s, %s%s", sent, bytes, rate, elapsed, end);
+    fprintf(stream, "%llu packets, %s, %s packets/s, %s%s", (unsigned long long)packets, bytes,
+            rate, elapsed, end);
 }
 
 static void print_note(const json_t *status, const char *key, const char *text)
