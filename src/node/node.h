@@ -1,38 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* clang-format off */
 /*
  * The agent: owns this machine's taps, lanes and broker. Its desired plane is kept in
  * <state>/node/plane.json, so it converges by itself after a restart or a reboot; serve changes it
  * over <run>/node.sock (HTTP+JSON, root or the owner only):
  *
- * GET    /v1/node                                {"hostname","kernel","cpus","numaNodes","memoryBytes",
- *                                                 "pid","version","interfaces":[{"name","mtu","driver",
- *                                                 "queues","speedMbps","state"}]}
- * GET    /v1/plane                               {"taps":[{"fleet","name","kind","interface","group",
- *                                                 "mtu","mode":"native|generic|none","state":"up|
- *                                                 missing|detached","packets","bytes","dropped",
- *                                                 "reasons":{},"replay":{..}|null}],
- *                                                 "groups":[{"fleet","name","ranges":[..]}],
- *                                                 "lanes":[{"fleet","group","index","netns","interface",
- *                                                 "mtu","state":"ready|unread|broken","detail","slots",
- *                                                 "packets","bytes","dropped","unread","ringDropped",
- *                                                 "blocked"}]}
- *                                                 lane dropped = unread + ringDropped
- * PUT    /v1/fleets/{fleet}/lanes/{group}/{index} {"mtu":N}  -> {"netns":"/run/netns/..","interface":"tap0"}
- * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}
- * PUT    /v1/fleets/{fleet}/groups/{group}        {"lanes":[{"index":0,"weight":1}]}
- * DELETE /v1/fleets/{fleet}/groups/{group}
- * PUT    /v1/fleets/{fleet}/taps/{tap}            {"kind":"interface","interface":"ens2f0","group":"g"} or
- *                                                 {"kind":"replay","mtu":9000,"group":"g"}
+ * GET /v1/node
+ *     {"hostname","kernel","cpus","numaNodes","memoryBytes","pid","version",
+ *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state"}]}
+ * GET /v1/plane
+ *     {"taps":[{"fleet","name","kind","interface","group","mtu","mode":"native|generic|none",
+ *               "state":"up|missing|detached","detail","packets","bytes","dropped","reasons":{},
+ *               "replay":{..}|null}],
+ *      "groups":[{"fleet","name","detail","generation","ranges":[..]}],
+ *      "lanes":[{"fleet","group","index","netns","interface","mtu","state":"ready|unread|broken",
+ *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
+ *     dropped of a lane = unread + ringDropped; detail is "" where all is well
+ * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}
+ *     {"netns":"/run/netns/..","interface":"tap0"}
+ * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
+ * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}]}
+ *     not-found while a lane is not there
+ * DELETE /v1/fleets/{fleet}/groups/{group}   conflict while a tap sends to it
+ * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0","group":"g"} or
+ *                                     {"kind":"replay","mtu":9000,"group":"g"}
+ *     not-found while the group or the interface is not there
  * DELETE /v1/fleets/{fleet}/taps/{tap}
- * POST   /v1/fleets/{fleet}/taps/{tap}/replay     {"files":["/abs.pcap"],"mode":"recorded|rate|fast",
- *                                                 "speed":1.0,"pps":N,"mbps":N,"loops":1 (0 = endless)}
- * GET    /v1/fleets/{fleet}/taps/{tap}/replay     {"state":"running|done|failed|none","sent","bytes",
- *                                                 "oversize","failed","loop","elapsedMs","error"}
- * DELETE /v1/fleets/{fleet}/taps/{tap}/replay     stops it
- * DELETE /v1/plane                                everything of this instance goes
+ * POST /v1/fleets/{fleet}/taps/{tap}/replay
+ *     {"files":["/abs.pcap"],"mode":"recorded|rate|fast","speed":1.0,"pps":N,"mbps":N,
+ *      "loops":1 (0 = endless)}; answers as GET; conflict while one runs
+ * GET /v1/fleets/{fleet}/taps/{tap}/replay
+ *     {"state":"running|done|failed|none","sent","bytes","oversize","failed","truncated","loop",
+ *      "elapsedMs","error":text|null, and where it applies "hint","stopped":true}
+ * DELETE /v1/fleets/{fleet}/taps/{tap}/replay   stops it; answers as GET
+ * DELETE /v1/plane   everything of this instance goes
  *
- * All calls are idempotent. PUT answers when the thing works.
+ * All calls are idempotent. PUT answers when the thing works; a call that fails leaves what was.
  */
+/* clang-format on */
 #ifndef PICKET_NODE_NODE_H
 #define PICKET_NODE_NODE_H
 
@@ -48,12 +53,13 @@ struct pk_node_options {
 };
 /* The daemon: runs until SIGTERM or SIGINT, leaves the plane running. */
 int pk_node_run(const struct pk_node_options *options, struct pk_error *err);
-/* Without a daemon ('picket down'): removes every trace of the instance from the kernel: taps, lanes,
- * namespaces, links, pins and the bpffs. */
+/* Without a daemon ('picket down'): removes every trace of the instance from the kernel (taps,
+ * lanes, namespaces, links, pins, the bpffs), puts interfaces back as they were, and forgets the
+ * desired plane. PK_E_CONFLICT while an agent runs. Nothing to do is success, without root too. */
 int pk_node_clean(const struct pk_paths *paths, struct pk_error *err);
 
-/* "/run/netns/<tag>-<fleet>-<group>-<index>", shortened with a hash where a name gets over 64 bytes.
- * Pure; fleet passes it to plan through pk_placement. Release with pk_free(). */
+/* "/run/netns/<tag>-<fleet>-<group>-<index>", shortened with a hash where a name gets over 64
+ * bytes. Pure; fleet passes it to plan through pk_placement. Release with pk_free(). */
 char *pk_lane_netns_path(const char *tag, const char *fleet, const char *group, unsigned index);
 
 #endif
