@@ -200,6 +200,8 @@ int pk_unit_wait_ready(struct pk_manager *manager, struct pk_fleet *fleet,
             r = fail_ended(manager, unit, status, err);
         else if (status->state == PK_UNIT_RUNNING) {
             if (check_ready(manager, unit, status, &last) == 0) {
+                pk_runtime_update(manager, fleet, &view);
+                pk_runtime_answered(manager, fleet, unit->name);
                 pk_view_done(&view);
                 return 0;
             }

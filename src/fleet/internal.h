@@ -182,6 +182,8 @@ struct pk_runtime *pk_runtime_find(struct pk_fleet *fleet, const char *unit); /*
 /* Takes note of starts and ends that the view shows. Takes the lock. */
 void pk_runtime_update(struct pk_manager *manager, struct pk_fleet *fleet,
                        const struct pk_view *view);
+/* The tool was just found ready. Takes the lock. */
+void pk_runtime_answered(struct pk_manager *manager, struct pk_fleet *fleet, const char *unit);
 void pk_runtime_done(struct pk_runtime *runtime);
 json_t *pk_runtimes_to_json(const struct pk_fleet *fleet); /* lock held */
 int pk_runtimes_from_json(struct pk_fleet *fleet, const json_t *json);

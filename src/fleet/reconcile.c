@@ -17,13 +17,14 @@
 #include "base/time.h"
 #include "fleet/internal.h"
 
-#define PASS_INTERVAL    PK_NSEC_PER_SEC
-#define SAVE_INTERVAL    (5 * PK_NSEC_PER_SEC)
-#define SWEEP_INTERVAL   (30 * PK_NSEC_PER_SEC)
-#define RETRY_FIRST      PK_NSEC_PER_SEC
-#define RETRY_LAST       (60 * PK_NSEC_PER_SEC)
-#define FRESH_TIMEOUT_MS 15000u
-#define BOTH_PEERS       (1u << PK_PEER_ENGINE | 1u << PK_PEER_AGENT)
+#define PASS_INTERVAL     PK_NSEC_PER_SEC
+#define SAVE_INTERVAL     (5 * PK_NSEC_PER_SEC)
+#define SWEEP_INTERVAL    (30 * PK_NSEC_PER_SEC)
+#define RETRY_FIRST       PK_NSEC_PER_SEC
+#define RETRY_LAST        (60 * PK_NSEC_PER_SEC)
+#define EFFECT_TIMEOUT_MS 5000u
+#define FRESH_TIMEOUT_MS  15000u
+#define BOTH_PEERS        (1u << PK_PEER_ENGINE | 1u << PK_PEER_AGENT)
 
 void pk_step_key(const struct pk_step *step, char *out, size_t size)
 {
@@ -177,6 +178,29 @@ static int run_steps(struct pk_manager *manager, struct pk_fleet *fleet,
     return 0;
 }
 
+static void take_note(struct pk_manager *manager, struct pk_fleet *fleet,
+                      const struct pk_plan *plan);
+
+/* Looks once more after the last step, so that whoever sees the end of an apply sees its effect.
+ * That the look fails is no failure of the apply: the next look tells. */
+static void look_at_effect(struct pk_manager *manager, struct pk_fleet *fleet)
+{
+    struct pk_view view;
+    PK_CLEANUP(pk_observed_free_p) struct pk_observed *observed = NULL;
+    PK_CLEANUP(pk_plan_free_p) struct pk_plan *plan = NULL;
+    if (pk_view_fresh(manager, BOTH_PEERS, EFFECT_TIMEOUT_MS, &view, NULL) < 0)
+        return;
+    bool worked = view.engine_error.code == 0 && view.agent_error.code == 0;
+    if (worked)
+        pk_runtime_update(manager, fleet, &view);
+    if (worked &&
+        pk_observe(manager, &view, fleet->name, fleet->desired, &fleet->known, &observed, NULL) >=
+            0 &&
+        pk_plan_make(fleet->desired, observed, &plan, NULL) >= 0)
+        take_note(manager, fleet, plan);
+    pk_view_done(&view);
+}
+
 /* Observes and plans anew: what was approved is the desired state, and it is the same code that
  * takes up a revision after a crash. */
 static int carry_out(struct pk_manager *manager, struct pk_fleet *fleet, bool *ret_look_failed,
@@ -207,6 +231,8 @@ static int carry_out(struct pk_manager *manager, struct pk_fleet *fleet, bool *r
         r = begin_journal(manager, fleet, plan, &first, err);
     if (r >= 0)
         r = run_steps(manager, fleet, observed, plan, first, err);
+    if (r != PK_E_INTERRUPTED)
+        look_at_effect(manager, fleet);
     return r;
 }
 

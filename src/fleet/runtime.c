@@ -148,6 +148,17 @@ void pk_runtime_update(struct pk_manager *manager, struct pk_fleet *fleet,
     }
 }
 
+void pk_runtime_answered(struct pk_manager *manager, struct pk_fleet *fleet, const char *unit)
+{
+    pk_manager_lock(manager);
+    struct pk_runtime *runtime = pk_runtime_find(fleet, unit);
+    if (runtime != NULL) {
+        runtime->answered_at = pk_time_monotonic();
+        runtime->probe_error = (struct pk_error){ 0 };
+    }
+    pk_manager_unlock(manager);
+}
+
 /* ---- asking the tools ---- */
 
 struct question {

@@ -46,14 +46,18 @@ struct diff {
     size_t restarts; /* of tools that have traffic */
 };
 
-/* Takes name, reason and traffic, also when it fails; traffic NULL = none. */
+/* "No effect", apart from NULL, which is out of memory. */
+static char *none(void)
+{
+    return pk_strdup("");
+}
+
+/* Takes name, reason and traffic, also when it fails. */
 static int add_step_take(struct diff *diff, enum pk_step_op op, enum pk_step_kind kind,
                          enum pk_step_cause cause, size_t index, char *name, char *reason,
                          char *traffic)
 {
     struct pk_plan *plan = diff->plan;
-    if (traffic == NULL)
-        traffic = pk_strdup("");
     if (plan->step_count == diff->capacity && name != NULL && reason != NULL && traffic != NULL) {
         size_t capacity = diff->capacity != 0 ? 2 * diff->capacity : 16;
         struct pk_step *steps = pk_realloc_array(plan->steps, capacity, sizeof(*steps));
@@ -206,13 +210,13 @@ static int plan_lanes(struct diff *diff)
             continue;
         name = pk_asprintf("%s/%u", want->group, want->index);
         if (have == NULL)
-            r = add_missing(diff, PK_STEP_LANE, i, name, "lane is gone", NULL);
+            r = add_missing(diff, PK_STEP_LANE, i, name, "lane is gone", none());
         else if (have->fault[0] != '\0')
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_FAULT, i, name,
-                              pk_strdup(have->fault), NULL);
+                              pk_strdup(have->fault), none());
         else
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_CHANGED, i, name,
-                              pk_asprintf("mtu %u -> %u", have->mtu, want->mtu), NULL);
+                              pk_asprintf("mtu %u -> %u", have->mtu, want->mtu), none());
     }
     return r;
 }
@@ -225,7 +229,7 @@ static int remove_lanes(struct diff *diff)
         if (!wants_lane(diff, have->group, have->index))
             r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_LANE, PK_CAUSE_NEW, i,
                               pk_asprintf("%s/%u", have->group, have->index),
-                              pk_strdup("no longer wanted"), NULL);
+                              pk_strdup("no longer wanted"), none());
     }
     return r;
 }
@@ -255,7 +259,7 @@ static int change_unit(struct diff *diff, size_t index, const struct pk_observed
 {
     const struct pk_unit *unit = &diff->desired->units[index];
     /* A tool that does not run loses nothing more by being replaced. */
-    char *traffic = have->running ? restart_effect(diff, unit) : NULL;
+    char *traffic = have->running ? restart_effect(diff, unit) : none();
     return add_step_take(diff, PK_STEP_CHANGE, PK_STEP_UNIT, cause, index,
                          pk_asprintf("%s/%u/%s", unit->group, unit->lane, unit->tool), reason,
                          traffic);
@@ -268,7 +272,7 @@ static int plan_unit(struct diff *diff, size_t index)
     if (have == NULL)
         return add_missing(diff, PK_STEP_UNIT, index,
                            pk_asprintf("%s/%u/%s", unit->group, unit->lane, unit->tool),
-                           "container is gone", NULL);
+                           "container is gone", none());
     if (strcmp(have->hash, unit->hash) != 0) {
         PK_JSON to = pk_unit_to_json(unit);
         return change_unit(diff, index, have, PK_CAUSE_CHANGED,
@@ -303,10 +307,10 @@ static int remove_units(struct diff *diff)
         const struct pk_observed_unit *have = &diff->observed->units[i];
         if (wants_unit(diff, have->name))
             continue;
-        char *traffic = NULL;
-        if (have->running && wants_lane(diff, have->group, have->lane))
-            traffic = pk_asprintf("%s no longer sees the packets of lane %s/%u", have->tool,
-                                  have->group, have->lane);
+        bool seen = have->running && wants_lane(diff, have->group, have->lane);
+        char *traffic = seen ? pk_asprintf("%s no longer sees the packets of lane %s/%u",
+                                           have->tool, have->group, have->lane)
+                             : none();
         r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_UNIT, PK_CAUSE_NEW, i,
                           pk_asprintf("%s/%u/%s", have->group, have->lane, have->tool),
                           pk_strdup("no longer wanted"), traffic);
@@ -344,7 +348,7 @@ static int plan_groups(struct diff *diff)
         const char *name = diff->desired->groups.list[i];
         const struct pk_observed_group *have = observed_group(diff, name);
         if (have == NULL) {
-            r = add_missing(diff, PK_STEP_GROUP, i, pk_strdup(name), "slot table is gone", NULL);
+            r = add_missing(diff, PK_STEP_GROUP, i, pk_strdup(name), "slot table is gone", none());
             continue;
         }
         if (same_lanes(diff, have))
@@ -354,7 +358,7 @@ static int plan_groups(struct diff *diff)
         if (before == after || group_was_there(diff, name))
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_FAULT, i,
                               pk_strdup(name),
-                              pk_asprintf("%u of %u lanes have slots", before, after), NULL);
+                              pk_asprintf("%u of %u lanes have slots", before, after), none());
         else
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_CHANGED, i,
                               pk_strdup(name), pk_asprintf("lanes %u -> %u", before, after),
@@ -370,7 +374,7 @@ static int remove_groups(struct diff *diff)
         const struct pk_observed_group *have = &diff->observed->groups[i];
         if (!pk_strv_contains(&diff->desired->groups, have->name))
             r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_GROUP, PK_CAUSE_NEW, i,
-                              pk_strdup(have->name), pk_strdup("no longer wanted"), NULL);
+                              pk_strdup(have->name), pk_strdup("no longer wanted"), none());
     }
     return r;
 }
@@ -406,6 +410,8 @@ static int change_tap(struct diff *diff, size_t index, const struct pk_observed_
     else if (strcmp(want->group, have->group) != 0)
         traffic =
             pk_asprintf("tap %s: its packets go to group %s from now", want->name, want->group);
+    else
+        traffic = none();
     return add_step_take(diff, PK_STEP_CHANGE, PK_STEP_TAP, PK_CAUSE_CHANGED, index,
                          pk_strdup(want->name), reason, traffic);
 }
@@ -422,7 +428,7 @@ static int plan_taps(struct diff *diff)
                                 ? pk_asprintf("%straffic on %s is taken %s",
                                               again ? "" : "new tap: ", want->interface,
                                               again ? "again" : "from now")
-                                : NULL;
+                                : none();
             r = add_missing(diff, PK_STEP_TAP, i, pk_strdup(want->name), "tap is gone", traffic);
             continue;
         }
@@ -439,7 +445,7 @@ static int plan_taps(struct diff *diff)
                               pk_strdup(want->name), pk_strdup(have->fault),
                               want->kind == PK_TAP_INTERFACE
                                   ? pk_asprintf("traffic on %s is taken again", want->interface)
-                                  : NULL);
+                                  : none());
     }
     return r;
 }
@@ -453,7 +459,7 @@ static int remove_taps(struct diff *diff)
             continue;
         char *traffic = have->kind == PK_TAP_INTERFACE
                             ? pk_asprintf("traffic on %s is no longer taken", have->interface)
-                            : NULL;
+                            : pk_asprintf("packets of tap %s are no longer taken", have->name);
         r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_TAP, PK_CAUSE_NEW, i, pk_strdup(have->name),
                           pk_strdup("no longer wanted"), traffic);
     }

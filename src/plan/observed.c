@@ -69,11 +69,11 @@ static json_t *describe(const struct pk_observed *observed)
     }
     for (size_t i = 0; i < observed->group_count; i++) {
         const struct pk_observed_group *group = &observed->groups[i];
-        json_t *lanes = json_array();
+        PK_JSON lanes = json_array();
         for (unsigned lane = 0; lane < PK_LANES_MAX; lane++)
-            if (group->lanes[lane])
-                (void)json_array_append_new(lanes, json_integer(lane));
-        if (lanes == NULL || put(json, pk_asprintf("group %s", group->name), lanes) < 0)
+            if (group->lanes[lane] && json_array_append_new(lanes, json_integer(lane)) < 0)
+                return NULL;
+        if (put(json, pk_asprintf("group %s", group->name), json_incref(lanes)) < 0)
             return NULL;
     }
     for (size_t i = 0; i < observed->unit_count; i++) {
