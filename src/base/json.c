@@ -23,9 +23,24 @@ __attribute__((constructor)) static void use_our_allocator(void)
     json_set_alloc_funcs(json_alloc, pk_free);
 }
 
+static int raw_nul(const char *name, const char *text, struct pk_error *err)
+{
+    unsigned line = 1, col = 1;
+    for (const char *p = text; *p != '\0'; p++) {
+        col = *p == '\n' ? 1 : col + 1;
+        line += *p == '\n' ? 1 : 0;
+    }
+    pk_fail(err, PK_E_INVALID, "not valid JSON: a NUL byte");
+    pk_error_at(err, name, line, col);
+    pk_hint(err, "save the file as UTF-8 text");
+    return PK_E_INVALID;
+}
+
 int pk_json_parse(const char *name, const char *text, size_t len, json_t **ret_json,
                   struct pk_error *err)
 {
+    if (memchr(text, '\0', len) != NULL) /* jansson takes one at the end for the end */
+        return raw_nul(name, text, err);
     json_error_t fault;
     reading = true;
     /* A NUL in a string is legal JSON and occurs in event logs: kept, C readers see the part
