@@ -90,8 +90,13 @@ int pk_broker_remove_pins(const char *pin_dir, struct pk_error *err)
                 strncmp(entry->d_name, "tap-", 4) == 0 || strncmp(entry->d_name, "lane-", 5) == 0;
             if (maps == 0 ? !is_link : !is_map)
                 continue;
-            if (unlinkat(dirfd(dir), entry->d_name, 0) < 0 && errno != ENOENT && r == 0)
-                r = pk_fail_errno(err, errno, "cannot remove %s/%s", pin_dir, entry->d_name);
+            PK_CLEANUP(pk_free_p) char *path = pk_path_join(pin_dir, entry->d_name);
+            int one = path == NULL ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+            if (one == 0 && is_link)
+                one = pk_link_drop(path, err);
+            else if (one == 0 && unlink(path) < 0 && errno != ENOENT)
+                one = pk_fail_errno(err, errno, "cannot remove %s", path);
+            r = r < 0 ? r : one;
         }
     }
     closedir(dir);

@@ -68,7 +68,9 @@ int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex,
                    bool native_only, enum pk_xdp_mode *ret_mode, struct pk_error *err);
 /* Puts another program in the place of the one that runs, without a packet in between. */
 int pk_link_renew(struct pk_broker *broker, const char *name, int program, struct pk_error *err);
+/* Detaches at once and unpins; absent is success. */
 int pk_link_remove(struct pk_broker *broker, const char *name, struct pk_error *err);
+int pk_link_drop(const char *path, struct pk_error *err);
 
 /* ---- broker.c ---- */
 

@@ -281,15 +281,25 @@ bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex)
            info.xdp.ifindex == ifindex;
 }
 
+int pk_link_drop(const char *path, struct pk_error *err)
+{
+    PK_CLEANUP(pk_close_p) int fd = bpf_obj_get(path);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    /* Without its pin the link would go too, but some time later: the interface would be taken for
+     * whoever attaches next. */
+    if (fd >= 0)
+        (void)bpf_link_detach(fd); /* fails where the interface is gone */
+    if (unlink(path) < 0 && errno != ENOENT)
+        return pk_fail_errno(err, errno, "cannot remove %s", path);
+    return 0;
+}
+
 int pk_link_remove(struct pk_broker *broker, const char *name, struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *path = NULL;
     int r = pin_path(broker, name, &path, err);
-    if (r < 0)
-        return r;
-    if (unlink(path) < 0 && errno != ENOENT)
-        return pk_fail_errno(err, errno, "cannot remove %s", path);
-    return 0;
+    return r < 0 ? r : pk_link_drop(path, err);
 }
 
 int pk_link_renew(struct pk_broker *broker, const char *name, int program, struct pk_error *err)

@@ -76,29 +76,38 @@ int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifi
     r = load(broker, id, (uint32_t)group, &program, err);
     if (r < 0)
         return pk_wrap(err, "tap %s", key);
-    enum pk_xdp_mode mode = (enum pk_xdp_mode)record.mode;
-    if (on) {
-        r = pk_link_renew(broker, name, program, err);
-    } else {
-        if (is_new) {
-            r = pk_map_zero(broker, PK_MAP_TAP_COUNTS, id, sizeof(struct pk_tap_counters), err);
-            if (r < 0)
-                return r;
-        }
-        r = pk_link_attach(broker, link_name(id, name), ifindex, program, false, &mode, err);
-    }
-    if (r < 0)
-        return pk_wrap(err, "tap %s", key);
-
+    if (is_new)
+        r = pk_map_zero(broker, PK_MAP_TAP_COUNTS, id, sizeof(struct pk_tap_counters), err);
+    /* The record comes before the link: an agent that is killed between leaves no link that its
+     * successor does not know of. */
+    struct pk_tap_record before = record;
     memset(record.key, 0, sizeof record.key);
     memcpy(record.key, key, strlen(key)); /* its length is checked */
     record.build = broker->build;
     record.ifindex = ifindex;
     record.group = (uint32_t)group;
-    record.mode = (uint32_t)mode;
-    r = write_record(broker, id, &record, err);
+    if (!on)
+        record.mode = PK_XDP_NATIVE;
+    if (r >= 0 && !on)
+        r = write_record(broker, id, &record, err);
     if (r < 0)
-        return r;
+        return pk_wrap(err, "tap %s", key);
+
+    enum pk_xdp_mode mode = (enum pk_xdp_mode)record.mode;
+    if (on)
+        r = pk_link_renew(broker, name, program, err);
+    else
+        r = pk_link_attach(broker, link_name(id, name), ifindex, program, false, &mode, err);
+    if (r < 0) {
+        (void)write_record(broker, id, &before, NULL);
+        return pk_wrap(err, "tap %s", key);
+    }
+    if (on || mode != (enum pk_xdp_mode)record.mode) {
+        record.mode = (uint32_t)mode;
+        r = write_record(broker, id, &record, err);
+        if (r < 0)
+            return r;
+    }
     *ret_mode = mode;
     return 0;
 }

@@ -580,6 +580,27 @@ static void another_layout_starts_anew(void **state)
     plane_down(&plane);
 }
 
+/* An interface that is let go can be taken at once, and a failed attach leaves nothing. */
+static void taps_change_hands(void **state)
+{
+    (void)state;
+    struct plane plane;
+    plane_up(&plane, 2, 1500);
+    enum pk_xdp_mode mode;
+    for (unsigned i = 0; i < 20; i++) {
+        const char *from = i % 2 ? "f/u" : "f/t", *to = i % 2 ? "f/t" : "f/u";
+        assert_int_equal(pk_broker_tap_attach(plane.broker, to, plane.tap, "f/g", &mode, &err),
+                         PK_E_CONFLICT);
+        assert_int_equal(net_count(plane.broker, "taps", to, "packets"), UINT64_MAX);
+        OK(pk_broker_tap_detach(plane.broker, from, &err));
+        OK(pk_broker_tap_attach(plane.broker, to, plane.tap, "f/g", &mode, &err));
+        send_flows(&plane, 10, 60);
+        assert_int_equal(receive_all(&plane, NULL), 10);
+        assert_int_equal(net_count(plane.broker, "taps", to, "packets"), 10);
+    }
+    plane_down(&plane);
+}
+
 /* Someone else's program is reported and left alone. */
 static void foreign_programs(void **state)
 {
@@ -694,6 +715,7 @@ int main(void)
         cmocka_unit_test(killed_holders),
         cmocka_unit_test(another_build_is_renewed),
         cmocka_unit_test(another_layout_starts_anew),
+        cmocka_unit_test(taps_change_hands),
         cmocka_unit_test(foreign_programs),
         cmocka_unit_test(generic_mode),
         cmocka_unit_test(errors_say_what_to_do),
