@@ -134,6 +134,9 @@ static int run_loop(struct daemon *daemon, gid_t socket_gid, struct pk_error *er
     pk_agent_remove_strays(daemon->agent);
     pk_agent_sweep(daemon->agent);
     pk_agent_poll_readers(daemon->agent);
+    /* Before the API: from then on the plane is behind the lock. */
+    pk_log(PK_LOG_INFO, AREA, "agent %s runs: %zu taps, %zu lanes", PICKET_VERSION,
+           daemon->agent->plane.tap_count, daemon->agent->plane.lane_count);
     PK_CLEANUP(pk_http_server_stop_p) struct pk_http_server *server = NULL;
     r = pk_node_api_start(daemon->agent, socket_gid, &server, err);
     if (r == 0)
@@ -143,8 +146,6 @@ static int run_loop(struct daemon *daemon, gid_t socket_gid, struct pk_error *er
                               NULL, err);
     if (r < 0)
         return r;
-    pk_log(PK_LOG_INFO, AREA, "agent %s runs: %zu taps, %zu lanes", PICKET_VERSION,
-           daemon->agent->plane.tap_count, daemon->agent->plane.lane_count);
     return pk_loop_run(daemon->loop, err);
 }
 
@@ -211,8 +212,9 @@ int pk_node_clean(const struct pk_paths *paths, struct pk_error *err)
     (void)snprintf(bpf_path, sizeof(bpf_path), "%s/bpf", paths->run_dir);
     (void)snprintf(plane_path, sizeof(plane_path), "%s/node/plane.json", paths->state_dir);
     if (!pk_file_exists(plane_path) && !pk_bpffs_mounted(bpf_path)) {
+        /* No agent ever ran here, all is cleaned, or both folders were removed by hand. */
         clear_run_dir(paths);
-        return 0; /* no agent ever ran here, or all is cleaned; needs no rights */
+        return geteuid() == 0 ? clean_rest(paths, err) : 0;
     }
     int r = pk_node_check_rights(err);
     if (r == 0)
