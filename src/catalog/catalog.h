@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Packages: a folder with manifest.yaml, values.schema.json, templates/, files/, image.yaml, tests/.
- * A catalog is a folder of packages; several are searched in order.
+ * Packages: a folder with manifest.yaml, values.schema.json, templates/, files/, image.yaml,
+ * tests/. A catalog is a folder of packages; several are searched in order.
  */
 #ifndef PICKET_CATALOG_CATALOG_H
 #define PICKET_CATALOG_CATALOG_H
@@ -29,24 +29,24 @@ enum pk_probe_kind {
 
 /* One version line of a package ("7", "8"): what is the same for each unit of it. */
 struct pk_package_version {
-    char *version;       /* the line: "7" */
+    char *version;        /* the line: "7" */
     struct pk_strv known; /* full versions that were tried: "7.0.10" */
     char *image;         /* local image name built from the recipe: "localhost/picket/suricata:7" */
     struct pk_strv argv; /* command in the container */
-    struct pk_strv capabilities; /* "NET_RAW" ... */
+    struct pk_strv capabilities;          /* "NET_RAW" ... */
     char *config_dir, *log_dir, *run_dir; /* absolute paths inside the container */
     struct pk_log_spec *logs;
     size_t log_count;
     enum pk_probe_kind probe;
-    char *probe_socket;   /* relative to run_dir: "suricata-command.socket" */
-    char *reload;         /* "" or how values that need no restart are taken (later) */
+    char *probe_socket; /* relative to run_dir: "suricata-command.socket" */
+    char *reload;       /* "" or how values that need no restart are taken (later) */
     unsigned stop_timeout_ms;
     unsigned pids_max, nofile;
     uint64_t tmpfs_bytes;
 };
 
-/* Opens the folders (NULL-terminated list; NULL = PICKET_CATALOG, the source tree's or the installed
- * one). Broken packages are reported in errors and left out. */
+/* Opens the folders (NULL-terminated list; NULL = PICKET_CATALOG, the source tree's or the
+ * installed one). Broken packages are reported in errors and left out. */
 int pk_catalog_open(const char *const *dirs, struct pk_catalog **ret_catalog,
                     struct pk_errors *errors);
 void pk_catalog_free(struct pk_catalog *catalog);
@@ -99,18 +99,16 @@ int pk_package_render(const struct pk_package *package, const struct pk_package_
                       struct pk_error *err);
 void pk_rendered_done(struct pk_rendered *rendered);
 
-/* Mustache (the specification's core modules and ~inheritance left out). escape: HTML rules as in the
- * specification, or none (for configuration files). Bounded depth and output. */
-int pk_mustache_render(const char *name, const char *template_text, size_t len,
-                       const json_t *context,
-                       int (*partial)(void *arg, const char *name, const char **ret_text,
-                                      size_t *ret_len),
-                       void *partial_arg, bool escape_html, char **ret_text, size_t *ret_len,
-                       struct pk_error *err);
+/* Mustache (the specification's core modules and ~inheritance left out). escape: HTML rules as in
+ * the specification, or none (for configuration files). Bounded depth and output. */
+int pk_mustache_render(
+    const char *name, const char *template_text, size_t len, const json_t *context,
+    int (*partial)(void *arg, const char *name, const char **ret_text, size_t *ret_len),
+    void *partial_arg, bool escape_html, char **ret_text, size_t *ret_len, struct pk_error *err);
 
-/* Validates value against a JSON Schema (the supported keywords are listed in jsonschema.c; others in
- * a schema are refused by pk_jsonschema_check). Faults are handed over with the JSON pointer of the
- * value at fault. */
+/* Validates value against a JSON Schema (the supported keywords are listed in jsonschema.c; others
+ * in a schema are refused by pk_jsonschema_check). Faults are handed over with the JSON pointer of
+ * the value at fault. */
 int pk_jsonschema_check(const json_t *schema, struct pk_error *err);
 int pk_jsonschema_validate(const json_t *schema, const json_t *value,
                            void (*fault)(void *arg, const char *pointer, const char *message,
@@ -124,7 +122,7 @@ int pk_jsonschema_fill_defaults(const json_t *schema, json_t *value, struct pk_e
 struct pk_image_build_options {
     const char *podman_socket; /* libpod REST socket */
     const char *work_dir;
-    bool force;                /* build even if an image of the same recipe hash is there */
+    bool force; /* build even if an image of the same recipe hash is there */
     void (*on_line)(void *arg, const char *line);
     void *on_line_arg;
 };

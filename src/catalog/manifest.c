@@ -123,7 +123,7 @@ static const struct pk_field rows[] = {
       .what = "an image as NAME:TAG", .example = "localhost/picket/suricata:7",
       .at = PK_AT(VERSION, image), .help = "The image that the recipe makes." },
     { .path = "versions[].known", .type = PK_FIELD_LIST, .max = 64, .at = PK_AT(VERSION, known),
-      .example = "[\"7.0.10\"]", .help = "Full versions that were tried; a fleet may pin one of them." },
+      .example = "[\"7.0.10\"]", .help = "Full versions that were tried; a fleet may name one of them instead of the line." },
     { .path = "versions[].known[]", .type = PK_FIELD_STRING, .min = 1, .max = 40,
       .pattern = "^[0-9A-Za-z][0-9A-Za-z.+~-]*$", .what = "a version such as \"7.0.10\"",
       .unique = "versions", .help = "A full version." },

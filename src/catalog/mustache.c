@@ -358,8 +358,8 @@ static int render_value(struct renderer *renderer, const struct template *templa
         int digits = 15; /* the fewest that read back as the same number */
         do
             (void)snprintf(number, sizeof(number), "%.*g", digits, value);
-        while (digits++ < 17 && (pk_parse_double(number, &again, NULL) < 0 || again < value ||
-                                 again > value));
+        while (digits++ < 17 &&
+               (pk_parse_double(number, &again, NULL) < 0 || again < value || again > value));
         put_text(renderer, number);
         break;
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fleet document. One table of data (schema.c) says which keys exist, their types, ranges,
- * defaults and meaning; parsing, defaults, validation, canonical print, JSON Schema and the reference
- * page all come from it. This header is the typed view that the rest of picket reads.
+ * defaults and meaning; parsing, defaults, validation, canonical print, JSON Schema and the
+ * reference page all come from it. This header is the typed view that the rest of picket reads.
  */
 #ifndef PICKET_SPEC_SPEC_H
 #define PICKET_SPEC_SPEC_H
@@ -15,8 +15,8 @@
 #include "base/str.h"
 
 #define PK_API_VERSION "picket.dev/v1alpha1"
-#define PK_NAME_MAX 40u   /* fleets, taps, groups, tools */
-#define PK_LANES_MAX 256u /* of one group */
+#define PK_NAME_MAX    40u  /* fleets, taps, groups, tools */
+#define PK_LANES_MAX   256u /* of one group */
 
 struct pk_pos {
     unsigned line, col;
@@ -28,17 +28,17 @@ struct pk_tap_spec {
     char *name;
     enum pk_tap_kind kind;
     char *interface; /* PK_TAP_INTERFACE: the NIC, PK_TAP_REPLAY: NULL */
-    unsigned mtu;    /* PK_TAP_REPLAY: largest packet replayed (default 9000); 0 = the interface's */
+    unsigned mtu; /* PK_TAP_REPLAY: largest packet replayed (default 9000); 0 = the interface's */
     struct pk_pos pos;
 };
 
 struct pk_tool_spec {
-    char *name;    /* unique in its group; defaults to the package's name */
-    char *package; /* "suricata" */
-    char *version; /* "7" or "7.0.10", as written after '@'; "" when left out */
+    char *name;     /* unique in its group; defaults to the package's name */
+    char *package;  /* "suricata" */
+    char *version;  /* "7" or "7.0.10", as written after '@'; "" when left out */
     json_t *values; /* object, never NULL; checked against the package's value schema by catalog */
     const struct pk_node *values_node; /* NULL when the user wrote none; for positions */
-    uint64_t memory_bytes; /* limit; default 2 GiB */
+    uint64_t memory_bytes;             /* limit; default 2 GiB */
     struct pk_pos pos, package_pos;
 };
 
@@ -71,10 +71,10 @@ struct pk_fleet_spec {
 };
 
 /*
- * Parses, fills defaults and validates, also references between sections (a group's taps exist, names
- * are unique, no interface twice). All faults are added to errors, each with code PK_E_INVALID, the
- * file's name, line, column and a hint where there is one. Returns PK_E_INVALID if there was any.
- * Package names and values are not looked up here: catalog does that.
+ * Parses, fills defaults and validates, also references between sections (a group's taps exist,
+ * names are unique, no interface twice). All faults are added to errors, each with code
+ * PK_E_INVALID, the file's name, line, column and a hint where there is one. Returns PK_E_INVALID
+ * if there was any. Package names and values are not looked up here: catalog does that.
  */
 int pk_spec_parse(const char *name, const char *text, size_t len, struct pk_fleet_spec **ret_fleet,
                   struct pk_errors *errors);
@@ -82,7 +82,8 @@ int pk_spec_load(const char *path, struct pk_fleet_spec **ret_fleet, struct pk_e
 void pk_spec_free(struct pk_fleet_spec *fleet);
 PK_DEFINE_CLEANUP(struct pk_fleet_spec, pk_spec_free);
 
-/* The document with defaults filled in (or not), keys in the table's order. New reference / pk_free(). */
+/* The document with defaults filled in (or not), keys in the table's order. New reference /
+ * pk_free(). */
 json_t *pk_spec_to_json(const struct pk_fleet_spec *fleet, bool with_defaults);
 char *pk_spec_to_yaml(const struct pk_fleet_spec *fleet, bool with_defaults);
 /* JSON Schema (draft 2020-12) of the document. New reference, NULL = out of memory. */
