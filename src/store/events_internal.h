@@ -96,6 +96,8 @@ struct pk_events {
     pthread_cond_t reader_free;
     duckdb_connection readers[PK_EVENTS_READERS];
     bool reader_busy[PK_EVENTS_READERS];
+    pk_nsec reader_deadline[PK_EVENTS_READERS]; /* monotonic, 0 = none */
+    pthread_cond_t reader_taken;
     struct pk_segment **segments;
     size_t segment_count;
     struct pk_segment *head, *sealing;
@@ -109,11 +111,11 @@ struct pk_events {
     pk_nsec space_checked; /* monotonic */
     bool space_low;
 
-    pthread_t sealer, keeper;
+    pthread_t sealer, keeper, watchdog;
     duckdb_connection seal_connection, keep_connection;
     pthread_mutex_t trash_lock; /* taken alone */
     duckdb_connection trash_connection;
-    bool sealer_runs, keeper_runs;
+    bool sealer_runs, keeper_runs, watchdog_runs;
 };
 
 /* ---- events.c ---- */
@@ -147,6 +149,9 @@ void *pk_events_sealer(void *arg);
 void *pk_events_keeper(void *arg);
 /* One seal of what is in memory; 0 also when there was nothing. */
 int pk_events_seal(struct pk_events *events, struct pk_error *err);
+
+/* ---- events_query.c ---- */
+void *pk_events_watchdog(void *arg);
 
 /* ---- events_sql.c ---- */
 /* "SELECT <columns> FROM all segments" as a derived table; empty list gives no rows. */

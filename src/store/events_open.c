@@ -260,6 +260,7 @@ static void free_all(struct pk_events *events)
     pthread_cond_destroy(&events->arrived);
     pthread_cond_destroy(&events->sealed);
     pthread_cond_destroy(&events->reader_free);
+    pthread_cond_destroy(&events->reader_taken);
     pthread_mutex_destroy(&events->lock);
     pthread_mutex_destroy(&events->ingest_lock);
     pthread_mutex_destroy(&events->manifest_lock);
@@ -277,6 +278,7 @@ static void init_locks(struct pk_events *events)
     pthread_cond_init(&events->arrived, &monotonic);
     pthread_cond_init(&events->sealed, &monotonic);
     pthread_cond_init(&events->reader_free, &monotonic);
+    pthread_cond_init(&events->reader_taken, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&events->lock, NULL);
     pthread_mutex_init(&events->ingest_lock, NULL);
@@ -314,7 +316,9 @@ int pk_events_open(const struct pk_events_options *options, struct pk_events **r
     if (r == 0) {
         events->sealer_runs = pthread_create(&events->sealer, NULL, pk_events_sealer, events) == 0;
         events->keeper_runs = pthread_create(&events->keeper, NULL, pk_events_keeper, events) == 0;
-        if (!events->sealer_runs || !events->keeper_runs) {
+        events->watchdog_runs =
+            pthread_create(&events->watchdog, NULL, pk_events_watchdog, events) == 0;
+        if (!events->sealer_runs || !events->keeper_runs || !events->watchdog_runs) {
             r = pk_fail(err, PK_E_IO, "cannot start a thread");
             pk_events_close(events);
             return r;
@@ -339,9 +343,12 @@ void pk_events_close(struct pk_events *events)
     pthread_cond_broadcast(&events->arrived);
     pthread_cond_broadcast(&events->sealed);
     pthread_cond_broadcast(&events->reader_free);
+    pthread_cond_broadcast(&events->reader_taken);
     pthread_mutex_unlock(&events->lock);
     if (events->sealer_runs)
         (void)pthread_join(events->sealer, NULL);
+    if (events->watchdog_runs)
+        (void)pthread_join(events->watchdog, NULL);
     if (events->keeper_runs)
         (void)pthread_join(events->keeper, NULL);
     /* Twice where a seal was under way that failed: its table first, then the head. What cannot be

@@ -42,6 +42,7 @@ static void reading_done(struct reading *reading)
     if (reading->has_reader) {
         pthread_mutex_lock(&events->lock);
         events->reader_busy[reading->reader] = false;
+        events->reader_deadline[reading->reader] = 0;
         pthread_cond_signal(&events->reader_free);
         pthread_mutex_unlock(&events->lock);
     }
@@ -75,8 +76,10 @@ static int take_reader(struct reading *reading, struct pk_error *err)
         for (size_t i = 0; i < PK_EVENTS_READERS && !reading->has_reader; i++)
             if (!events->reader_busy[i]) {
                 events->reader_busy[i] = true;
+                events->reader_deadline[i] = reading->deadline;
                 reading->reader = i;
                 reading->has_reader = true;
+                pthread_cond_signal(&events->reader_taken);
             }
         if (events->stopping)
             r = pk_fail(err, PK_E_UNREACHABLE, "the event store is closing");
@@ -86,6 +89,34 @@ static int take_reader(struct reading *reading, struct pk_error *err)
     }
     pthread_mutex_unlock(&events->lock);
     return r;
+}
+
+/* Stops what is past its time. A task of a query may run for long, so the thread that runs it
+ * cannot look at the clock often enough; DuckDB looks at the interruption with every 2,048 rows. */
+void *pk_events_watchdog(void *arg)
+{
+    struct pk_events *events = arg;
+
+    pthread_mutex_lock(&events->lock);
+    while (!events->stopping) {
+        pk_nsec now = pk_time_monotonic();
+        struct timespec until = to_timespec(now + 50 * PK_NSEC_PER_MS);
+        bool busy = false;
+        for (size_t i = 0; i < PK_EVENTS_READERS; i++) {
+            busy = busy || events->reader_deadline[i] != 0;
+            if (events->reader_deadline[i] != 0 && now > events->reader_deadline[i])
+                events->duck->interrupt(events->readers[i]);
+        }
+        if (busy)
+            (void)pthread_cond_timedwait(&events->reader_taken, &events->lock, &until);
+        else
+            (void)pthread_cond_wait(&events->reader_taken, &events->lock);
+    }
+    for (size_t i = 0; i < PK_EVENTS_READERS; i++)
+        if (events->reader_busy[i])
+            events->duck->interrupt(events->readers[i]);
+    pthread_mutex_unlock(&events->lock);
+    return NULL;
 }
 
 static int reading_begin(struct pk_events *events, const char *filter, unsigned timeout_ms,
@@ -138,16 +169,16 @@ static int run(struct reading *reading, struct pk_error *err)
         if (state == DUCKDB_PENDING_READY)
             break;
         if (state == DUCKDB_PENDING_ERROR)
-            return pk_duckdb_fail(err, what, duck->pending_error(reading->pending));
-        if (pk_time_monotonic() > reading->deadline) {
-            duck->interrupt(connection); /* destroying the pending result then ends its tasks */
-            return too_slow(err);
-        }
+            return pk_time_monotonic() > reading->deadline
+                       ? too_slow(err)
+                       : pk_duckdb_fail(err, what, duck->pending_error(reading->pending));
         if (state == DUCKDB_PENDING_NO_TASKS)
             pk_sleep_ms(1);
     }
     if (duck->execute_pending(reading->pending, &reading->result) != DUCKDB_OK) {
-        r = pk_duckdb_fail(err, what, duck->result_error(&reading->result));
+        r = pk_time_monotonic() > reading->deadline
+                ? too_slow(err)
+                : pk_duckdb_fail(err, what, duck->result_error(&reading->result));
         duck->destroy_result(&reading->result);
         return r;
     }

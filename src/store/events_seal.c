@@ -25,8 +25,9 @@
 #define MERGE_FILES_MAX 64u
 #define MERGE_BYTES_MAX (64ull << 20) /* of what is merged: bounds the time and memory of it */
 #define SMALL_BYTES     (32ull << 20) /* larger files are left alone */
-#define SETTLED_AFTER   (600 * PK_NSEC_PER_SEC) /* then also a past day's last few files are merged \
-                                                 */
+#define SETTLED_AFTER                                                           \
+    (600 * PK_NSEC_PER_SEC) /* then also a past day's last few files are merged \
+                             */
 
 /* ---- tables in memory ---- */
 

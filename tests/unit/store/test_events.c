@@ -53,7 +53,7 @@ static void test_ingest_query(void **state)
     assert_int_equal(query_all(events, "time<2025-10-09T08:53:21Z", 10000), 1000);
     assert_int_equal(query_all(events, "fleet:border lane:1 tool:suricata", 10000), 5000);
     assert_int_equal(query_all(events, "type:FLOW", 10000), 5000);
-    assert_int_equal(query_all(events, "type:'x' OR 1=1 --", 10000), 0);
+    assert_int_equal(query_all(events, "type:'x' OR raw:';DROP\\ TABLE", 10000), 0);
     done(events, dir);
 }
 
