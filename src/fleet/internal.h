@@ -50,10 +50,11 @@ struct pk_runtime {
     char *reason;                      /* why it ended last: "exit code 1: Cannot open ..." */
     pk_nsec ended_at;                  /* wall clock */
     /* not kept: */
-    pk_nsec exit_handled; /* started_at of the life whose end was taken note of */
-    unsigned failures;    /* ends without PK_HEALTHY_AFTER of health between */
-    pk_nsec next_try_at;  /* monotonic */
-    pk_nsec answered_at;  /* monotonic: the tool's own answer; 0 = none in this life */
+    pid_t pid;           /* of this life; 0 = not known */
+    bool end_noted;      /* this life ended, and that was taken note of */
+    unsigned failures;   /* ends without PK_HEALTHY_AFTER of health between */
+    pk_nsec next_try_at; /* monotonic */
+    pk_nsec answered_at; /* monotonic: the tool's own answer; 0 = none in this life */
     struct pk_error probe_error;
     bool dirty;
 };

@@ -488,11 +488,13 @@ static void repair_step(struct pk_manager *manager, struct pk_fleet *fleet,
 
 static void repair(struct pk_manager *manager, struct pk_fleet *fleet, const struct pk_view *view)
 {
-    pk_runtime_update(manager, fleet, view);
     bool agent_ok = view->agent_error.code == 0;
+    /* What was seen while we acted is half of it: our own stop is no end of a tool. */
+    if (view->engine_begun <= fleet->acted_at)
+        return;
+    pk_runtime_update(manager, fleet, view);
     if (fleet->desired == NULL || view->engine_error.code < 0 || view->units == NULL ||
-        view->plane == NULL || view->engine_begun <= fleet->acted_at ||
-        (agent_ok && view->agent_begun <= fleet->acted_at))
+        view->plane == NULL || (agent_ok && view->agent_begun <= fleet->acted_at))
         return;
     PK_CLEANUP(pk_observed_free_p) struct pk_observed *observed = NULL;
     PK_CLEANUP(pk_plan_free_p) struct pk_plan *plan = NULL;

@@ -20,6 +20,7 @@
 #define HEALTHY_AFTER    (60 * PK_NSEC_PER_SEC)
 #define LOG_LINES        3u
 #define REASON_MAX       512u
+#define START_ROUNDING   (1500 * PK_NSEC_PER_MS)
 #define SIGKILL_EXIT     137
 
 void pk_runtime_done(struct pk_runtime *runtime)
@@ -69,6 +70,18 @@ static void replace_text(char **text, const char *with)
     *text = copy;
 }
 
+/* Is this another life than the one we know? Engines round the time of the start as they like, so
+ * the process tells; after a restart of serve it is not known, and the time must do. */
+static bool is_new_life(const struct pk_runtime *runtime, const struct pk_unit_status *status)
+{
+    if (status->state != PK_UNIT_RUNNING || status->started_at == 0)
+        return false;
+    if (runtime->started_at == 0 || (runtime->pid != 0 && status->pid != runtime->pid))
+        return true;
+    pk_nsec apart = status->started_at - runtime->started_at;
+    return apart > START_ROUNDING || apart < -START_ROUNDING;
+}
+
 /* A new life: what the last one counted is kept. Lock held. */
 static void note_start(struct pk_runtime *runtime, const struct pk_unit_status *status)
 {
@@ -81,6 +94,7 @@ static void note_start(struct pk_runtime *runtime, const struct pk_unit_status *
     runtime->drops = 0;
     runtime->answered_at = 0;
     runtime->started_at = status->started_at;
+    runtime->end_noted = false;
     replace_text(&runtime->hash, status->hash != NULL ? status->hash : "");
     runtime->dirty = true;
 }
@@ -119,7 +133,7 @@ static void note_end(struct pk_manager *manager, struct pk_fleet *fleet,
     if (runtime != NULL) {
         replace_text(&runtime->reason, reason != NULL ? reason : text);
         runtime->ended_at = pk_time_now();
-        runtime->exit_handled = status->started_at;
+        runtime->end_noted = true;
         runtime->answered_at = 0;
         schedule(runtime, status);
         runtime->dirty = true;
@@ -138,10 +152,11 @@ void pk_runtime_update(struct pk_manager *manager, struct pk_fleet *fleet,
             continue;
         pk_manager_lock(manager);
         struct pk_runtime *runtime = find_or_add(fleet, status->name);
-        if (runtime != NULL && status->started_at != 0 && status->started_at != runtime->started_at)
+        if (runtime != NULL && is_new_life(runtime, status))
             note_start(runtime, status);
-        bool ended = runtime != NULL && status->state == PK_UNIT_EXITED &&
-                     status->started_at != 0 && runtime->exit_handled != status->started_at;
+        if (runtime != NULL && status->state == PK_UNIT_RUNNING)
+            runtime->pid = status->pid;
+        bool ended = runtime != NULL && status->state == PK_UNIT_EXITED && !runtime->end_noted;
         pk_manager_unlock(manager);
         if (ended)
             note_end(manager, fleet, status);
@@ -182,7 +197,7 @@ static bool can_be_asked(const struct pk_manager *manager, struct pk_fleet *flee
     const struct pk_units_seen *units = manager->units;
     for (size_t i = 0; runtime != NULL && units != NULL && i < units->count; i++)
         if (units->list[i].state == PK_UNIT_RUNNING && strcmp(units->list[i].name, unit) == 0)
-            return units->list[i].started_at == runtime->started_at;
+            return units->list[i].pid == runtime->pid && !is_new_life(runtime, &units->list[i]);
     return false;
 }
 
