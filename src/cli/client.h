@@ -25,8 +25,8 @@ int pk_client_plan_file(const struct pk_ctx *ctx, struct pk_http_client *client,
                         json_t **ret_plan, char **ret_text, struct pk_errors *errors,
                         struct pk_error *err);
 
-/* What the supervisor of 'picket up' wrote, see cli/supervisor.h; NULL when there is none or the server
- * is another machine's. New reference. */
+/* What the supervisor of 'picket up' wrote, see cli/supervisor.h; NULL when there is none or the
+ * server is another machine's. New reference. */
 json_t *pk_up_state(const struct pk_ctx *ctx);
 
 /* Text from elsewhere on a terminal: control characters become '?'. */

@@ -22,7 +22,7 @@ struct pk_unit_status {
     unsigned lane;
     enum pk_unit_state state;
     int exit_code;
-    bool oom_killed; /* as far as the engine knows: Podman on cgroups v1 often does not */
+    bool oom_killed;    /* as far as the engine knows: Podman on cgroups v1 often does not */
     pid_t pid;          /* 0 when not running */
     pk_nsec started_at; /* 0 = never */
     char *image_digest;

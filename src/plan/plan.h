@@ -22,15 +22,15 @@ struct pk_mount {
 
 /* One container. */
 struct pk_unit {
-    char *name;      /* container name: "<tag>-<fleet>-<group>-<lane>-<tool>" */
+    char *name; /* container name: "<tag>-<fleet>-<group>-<lane>-<tool>" */
     char *fleet, *group, *tool, *package, *version;
     unsigned lane;
     char *image;        /* "localhost/picket/suricata:7" */
     char *image_digest; /* "sha256:..."; what is run is pinned to it */
     struct pk_strv argv;
     struct pk_strv capabilities; /* added after drop all */
-    char *netns;        /* path: "/run/netns/..." */
-    char *cpuset;       /* "2" or "2-3"; "" = not pinned */
+    char *netns;                 /* path: "/run/netns/..." */
+    char *cpuset;                /* "2" or "2-3"; "" = not pinned */
     uint64_t memory_bytes;
     unsigned pids_max, nofile;
     uint64_t tmpfs_bytes; /* of /tmp */
@@ -41,9 +41,9 @@ struct pk_unit {
     char *files_hash;         /* SHA-256 over paths and contents */
     char *hash;               /* SHA-256 over all but values: label "io.picket.hash" */
     enum pk_probe_kind probe;
-    char *probe_socket;       /* on the host, absolute; "" = none */
-    json_t *values;           /* as set, with defaults: names what changed. Not in the hash: a value
-                                 that changes no file and no setting restarts nothing */
+    char *probe_socket; /* on the host, absolute; "" = none */
+    json_t *values;     /* as set, with defaults: names what changed. Not in the hash: a value
+                           that changes no file and no setting restarts nothing */
 };
 void pk_unit_done(struct pk_unit *unit);
 
@@ -73,12 +73,12 @@ struct pk_desired {
 
 /* What placement needs to know of the machine, and the images that exist. */
 struct pk_placement {
-    const char *tag;       /* of pk_paths */
+    const char *tag; /* of pk_paths */
     const char *state_dir;
     /* Path of a lane's network namespace; pk_free(). */
     char *(*lane_netns)(const char *tag, const char *fleet, const char *group, unsigned index);
-    unsigned cpu_count;    /* usable */
-    const unsigned *cpus;  /* their numbers; NULL = 0 .. cpu_count - 1 */
+    unsigned cpu_count;     /* usable */
+    const unsigned *cpus;   /* their numbers; NULL = 0 .. cpu_count - 1 */
     unsigned reserved_cpus; /* the first ones, kept for the system */
     /* "localhost/picket/suricata:7" -> "sha256:...", PK_E_NOTFOUND with a hint when not built. */
     int (*image_digest)(void *arg, const char *image, char **ret_digest, struct pk_error *err);
@@ -93,18 +93,20 @@ void pk_desired_free(struct pk_desired *desired);
 PK_DEFINE_CLEANUP(struct pk_desired, pk_desired_free);
 /* What is desired of a fleet that is to go: nothing. NULL = out of memory. */
 struct pk_desired *pk_desired_new_empty(const char *fleet);
-/* Canonical description (sorted, file contents as hashes): what a revision records. New reference. */
+/* Canonical description (sorted, file contents as hashes): what a revision records. New reference.
+ */
 json_t *pk_desired_to_json(const struct pk_desired *desired);
 json_t *pk_unit_to_json(const struct pk_unit *unit);
 /* SHA-256 of what is to run: the description without the units' values. PK_E_NOMEM. */
 int pk_desired_hash(const struct pk_desired *desired, char out[65], struct pk_error *err);
-/* The description with the contents of all files (each once), and back: a revision is frozen when it
- * is applied, so that neither a newer catalog nor a newer image changes what a repair brings back. */
+/* The description with the contents of all files (each once), and back: a revision is frozen when
+ * it is applied, so that neither a newer catalog nor a newer image changes what a repair brings
+ * back. */
 json_t *pk_desired_freeze(const struct pk_desired *desired);
 int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struct pk_error *err);
 
-/* What is there: one row per thing of the fleet, found by the engine's labels, the agent's plane and
- * the files on disk. A fault is a few words ("namespace is gone"), "" when all is well. */
+/* What is there: one row per thing of the fleet, found by the engine's labels, the agent's plane
+ * and the files on disk. A fault is a few words ("namespace is gone"), "" when all is well. */
 struct pk_observed_tap {
     char *name, *group;
     enum pk_tap_kind kind;
@@ -127,9 +129,9 @@ struct pk_observed_unit {
     char *group, *tool;
     unsigned lane;
     bool running;
-    char *fault;       /* other than not running: "config file suricata.yaml edited on disk" */
-    char *stopped;     /* why it does not run: "exit code 1"; "" if unknown or running */
-    json_t *unit;      /* the canonical unit it was made from, or NULL; for naming what changed */
+    char *fault;   /* other than not running: "config file suricata.yaml edited on disk" */
+    char *stopped; /* why it does not run: "exit code 1"; "" if unknown or running */
+    json_t *unit;  /* the canonical unit it was made from, or NULL; for naming what changed */
 };
 struct pk_observed {
     struct pk_observed_tap *taps;
@@ -146,8 +148,9 @@ struct pk_observed {
 };
 void pk_observed_free(struct pk_observed *observed);
 PK_DEFINE_CLEANUP(struct pk_observed, pk_observed_free);
-/* SHA-256 of what a plan depends on: a plan is stale when it differs. Whether a tool runs right now is
- * left out: a tool that crashes between plan and apply does not make the plan wrong. PK_E_NOMEM. */
+/* SHA-256 of what a plan depends on: a plan is stale when it differs. Whether a tool runs right now
+ * is left out: a tool that crashes between plan and apply does not make the plan wrong. PK_E_NOMEM.
+ */
 int pk_observed_hash(const struct pk_observed *observed, char out[65], struct pk_error *err);
 
 enum pk_step_op { PK_STEP_ADD, PK_STEP_CHANGE, PK_STEP_REMOVE };
@@ -177,13 +180,13 @@ struct pk_step {
 };
 
 struct pk_plan {
-    char id[13];            /* first 12 hex digits of the SHA-256 of the plan's content */
+    char id[13]; /* first 12 hex digits of the SHA-256 of the plan's content */
     char *fleet;
     char observed_hash[65]; /* the state it was made from */
     char desired_hash[65];
-    struct pk_step *steps;  /* in the order of execution */
+    struct pk_step *steps; /* in the order of execution */
     size_t step_count;
-    char *traffic;          /* the sum, in one sentence: shown first */
+    char *traffic; /* the sum, in one sentence: shown first */
 };
 
 int pk_plan_make(const struct pk_desired *desired, const struct pk_observed *observed,

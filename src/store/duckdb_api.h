@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The part of DuckDB's C API that the event store calls, declared here because the library comes
- * without a header, and taken from libduckdb.so at run time: everything else of picket works without
- * it. Signatures are those of DuckDB 1.x, whose C API is stable.
+ * without a header, and taken from libduckdb.so at run time: everything else of picket works
+ * without it. Signatures are those of DuckDB 1.x, whose C API is stable.
  */
 #ifndef PICKET_STORE_DUCKDB_API_H
 #define PICKET_STORE_DUCKDB_API_H
@@ -113,8 +113,8 @@ struct pk_duckdb {
 };
 
 /* Loads the library once per process; it stays loaded. Looked up: PICKET_DUCKDB (a file or folder),
- * beside the program, ../lib/picket from there, the folder given at build time. PK_E_NOTFOUND with a
- * hint. Any thread. */
+ * beside the program, ../lib/picket from there, the folder given at build time. PK_E_NOTFOUND with
+ * a hint. Any thread. */
 int pk_duckdb_load(const struct pk_duckdb **ret_api, struct pk_error *err);
 
 /* Runs statements without a result. what is for the error. */
@@ -131,8 +131,8 @@ static inline bool pk_duckdb_is_valid(const uint64_t *validity, duckdb_idx row)
 static inline const char *pk_duckdb_text(const union duckdb_string *string, size_t *ret_len)
 {
     *ret_len = string->near.length;
-    return string->near.length <= sizeof(string->near.text) ? string->near.text :
-                                                              string->far.pointer;
+    return string->near.length <= sizeof(string->near.text) ? string->near.text
+                                                            : string->far.pointer;
 }
 
 #endif

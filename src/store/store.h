@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two stores. State: fleets, revisions, plans, journal (SQLite, WAL). Events: a DuckDB table in memory
- * for the recent ones, sealed every few seconds into Parquet files whose names and source offsets are
- * committed together in SQLite; a file that is not in the manifest does not exist.
- * Both are safe to call from any thread; each serialises internally.
+ * Two stores. State: fleets, revisions, plans, journal (SQLite, WAL). Events: a DuckDB table in
+ * memory for the recent ones, sealed every few seconds into Parquet files whose names and source
+ * offsets are committed together in SQLite; a file that is not in the manifest does not exist. Both
+ * are safe to call from any thread; each serialises internally.
  */
 #ifndef PICKET_STORE_STORE_H
 #define PICKET_STORE_STORE_H
@@ -22,14 +22,14 @@ PK_DEFINE_CLEANUP(struct pk_state, pk_state_close);
 
 struct pk_revision {
     char *fleet;
-    uint64_t number;      /* from 1, per fleet */
+    uint64_t number;                 /* from 1, per fleet */
     pk_nsec created_at, finished_at; /* finished_at 0 = under way or cut off */
     char *user, *reason;
-    char *document;       /* the YAML as given */
+    char *document; /* the YAML as given */
     char *plan_id;
-    char *outcome;        /* "applying", "applied", "failed", "interrupted" */
-    char *detail;         /* error message, "" if none */
-    json_t *steps;        /* the journal: [{"name","op","kind","state":"done|failed|pending",..}] */
+    char *outcome; /* "applying", "applied", "failed", "interrupted" */
+    char *detail;  /* error message, "" if none */
+    json_t *steps; /* the journal: [{"name","op","kind","state":"done|failed|pending",..}] */
 };
 void pk_revision_done(struct pk_revision *revision);
 void pk_revision_list_free(struct pk_revision *list, size_t count);
@@ -62,11 +62,11 @@ int pk_state_list(struct pk_state *state, const char *kind, json_t **ret_values,
 /* ---- events ---- */
 struct pk_events;
 struct pk_events_options {
-    const char *dir;         /* <state>/events */
+    const char *dir; /* <state>/events */
     pk_nsec retain;
-    uint64_t max_bytes;      /* of Parquet files */
+    uint64_t max_bytes; /* of Parquet files */
     pk_nsec seal_after;
-    uint64_t memory_bytes;   /* bound of the unsealed part; at it, ingest waits */
+    uint64_t memory_bytes; /* bound of the unsealed part; at it, ingest waits */
 };
 int pk_events_open(const struct pk_events_options *options, struct pk_events **ret_events,
                    struct pk_error *err);
@@ -76,8 +76,8 @@ PK_DEFINE_CLEANUP(struct pk_events, pk_events_close);
 void pk_events_set_limits(struct pk_events *events, const struct pk_events_options *options);
 
 /* What the shipper is told at the start and after each batch. {"session":"..", "sources":{id:
- * {"received":N,"sealed":N}}}; session changes when serve restarts: unsealed events are then gone from
- * memory and the shipper goes back to "sealed". New reference. */
+ * {"received":N,"sealed":N}}}; session changes when serve restarts: unsealed events are then gone
+ * from memory and the shipper goes back to "sealed". New reference. */
 json_t *pk_events_sources(struct pk_events *events, struct pk_error *err);
 /* One batch in the wire format of base/wire.h: accepted only if its "from" offset
  * is what was received so far (PK_E_CONFLICT otherwise). *ret_reply as above for its source. */
@@ -101,7 +101,8 @@ int pk_events_count(struct pk_events *events, const struct pk_events_query *quer
 int pk_events_follow(struct pk_events *events, const char *filter, uint64_t cursor,
                      unsigned wait_ms, unsigned limit, json_t **ret_list, uint64_t *ret_cursor,
                      struct pk_error *err);
-/* {"received","stored","lost","memoryRows","files","bytes","oldest","newest"} per fleet, or of all. */
+/* {"received","stored","lost","memoryRows","files","bytes","oldest","newest"} per fleet, or of all.
+ */
 json_t *pk_events_stats(struct pk_events *events, const char *fleet, struct pk_error *err);
 
 #endif
