@@ -709,9 +709,14 @@ static void check_references(struct reader *reader)
         const char *near = pk_str_closest(pending->node->text, names, kept);
         if (near != NULL)
             (void)snprintf(hint, sizeof(hint), "did you mean \"%s\"?", near);
+        else if (kept == 0)
+            (void)snprintf(hint, sizeof(hint), "define it as a %s first", field->refers);
         else
-            (void)snprintf(hint, sizeof(hint), "it has to be a %s; there %s %zu", field->refers,
-                           count == 1 ? "is" : "are", count);
+            (void)snprintf(hint, sizeof(hint), "write one of:");
+        for (size_t k = 0; near == NULL && k < kept; k++) {
+            size_t used = strlen(hint);
+            (void)snprintf(hint + used, sizeof(hint) - used, "%s %s", k > 0 ? "," : "", names[k]);
+        }
         fault(reader, pending->node, hint, "%s: there is no %s in %.*s", pending->where,
               pk_quote(pending->node->text, quoted, sizeof(quoted)),
               (int)strcspn(field->refers, "["), field->refers);
