@@ -136,6 +136,38 @@ static __always_inline __u64 pk_fragment_now(struct pk_fragment_memory *memory)
 
 #include "packet/decide.h"
 
+/* Copies size bytes of a packet, size <= PK_PARSE_WINDOW; 0 = they are not all in its first buffer.
+ * bpf_xdp_load_bytes() does the same for some 50 ns more. */
+static __always_inline int copy_start(const __u8 *data, const __u8 *end, __u32 size, __u8 *out)
+{
+    __u32 at = 0;
+    for (__u32 i = 0; i < PK_PARSE_WINDOW / 32; i++) {
+        const __u64 *from = (const __u64 *)(data + at);
+        if ((const __u8 *)(from + 4) > end)
+            break;
+        __u64 *to = (__u64 *)(out + at);
+        to[0] = from[0];
+        to[1] = from[1];
+        to[2] = from[2];
+        to[3] = from[3];
+        at += 32;
+    }
+    /* The rest in powers of 2. at <= PK_PARSE_WINDOW, and the window has room beyond that. */
+#define COPY_ONE(type)                                    \
+    if (at < size && data + at + sizeof(type) <= end) {   \
+        *(type *)(out + at) = *(const type *)(data + at); \
+        at += sizeof(type);                               \
+    }
+    COPY_ONE(__u64)
+    COPY_ONE(__u64)
+    COPY_ONE(__u64)
+    COPY_ONE(__u32)
+    COPY_ONE(__u16)
+    COPY_ONE(__u8)
+#undef COPY_ONE
+    return at >= size;
+}
+
 /* Everything but plain packets with ports. */
 static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 *ret_hash)
 {
@@ -146,7 +178,9 @@ static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 *ret_h
         return PK_REASON_TRUNCATED;
     if (part > PK_PARSE_WINDOW)
         part = PK_PARSE_WINDOW;
-    if (part < 1 || bpf_xdp_load_bytes(ctx, 0, window->data, part) < 0)
+    if (!copy_start((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, part,
+                    window->data) &&
+        (part < 1 || bpf_xdp_load_bytes(ctx, 0, window->data, part) < 0))
         return PK_REASON_TRUNCATED;
     struct pk_flow flow;
     pk_parse(window, size, &flow);
