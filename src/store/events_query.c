@@ -288,14 +288,23 @@ static void select_all(struct pk_buf *sql)
     (void)pk_buf_puts(sql, "seq FROM ");
 }
 
+/* The filter. A heavy one names a second column (no seq is below 0): DuckDB then runs it above the
+ * scan, where it looks at the interruption with every 2,048 rows. Within the scan it looks only
+ * once a row group, which can take seconds. */
+static void add_filter(struct pk_buf *sql, const struct pk_query *query)
+{
+    (void)pk_buf_printf(sql, query->heavy ? " AND ((%s) OR seq < 0)" : " AND (%s)", query->where);
+}
+
 /* " WHERE time in [since, until) AND (filter)"; the bounds are numbers of ours. */
 static void add_where(struct pk_buf *sql, const struct pk_events_query *query, pk_nsec until,
-                      const char *where)
+                      const struct pk_query *filter)
 {
     (void)pk_buf_printf(sql,
                         " AS e WHERE time >= make_timestamp_ns(%" PRId64
-                        ") AND time < make_timestamp_ns(%" PRId64 ") AND (%s)",
-                        query->since, until, where);
+                        ") AND time < make_timestamp_ns(%" PRId64 ")",
+                        query->since, until);
+    add_filter(sql, filter);
 }
 
 static int check_query(const struct pk_events_query *query, struct pk_error *err)
@@ -357,7 +366,7 @@ int pk_events_query(struct pk_events *events, const struct pk_events_query *quer
     r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
     if (r < 0)
         return r;
-    add_where(&reading.sql, query, until, reading.query.where);
+    add_where(&reading.sql, query, until, &reading.query);
     if (query->page != NULL && query->page[0] != '\0')
         (void)pk_buf_printf(&reading.sql,
                             " AND (time < make_timestamp_ns(%" PRId64 ") OR seq < %" PRId64 ")",
@@ -409,7 +418,7 @@ int pk_events_count(struct pk_events *events, const struct pk_events_query *quer
     r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
     if (r < 0)
         return r;
-    add_where(&reading.sql, query, until, reading.query.where);
+    add_where(&reading.sql, query, until, &reading.query);
     (void)pk_buf_printf(&reading.sql,
                         " AND \"%s\" IS NOT NULL GROUP BY v ORDER BY n DESC, v LIMIT %u",
                         columns[column].name, query->limit);
@@ -487,10 +496,10 @@ int pk_events_follow(struct pk_events *events, const char *filter, uint64_t curs
     r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
     if (r < 0)
         return r;
-    (void)pk_buf_printf(&reading.sql,
-                        " AS e WHERE seq > %" PRIu64 " AND seq <= %" PRIu64
-                        " AND (%s) ORDER BY seq LIMIT %u",
-                        cursor, now, reading.query.where, limit);
+    (void)pk_buf_printf(&reading.sql, " AS e WHERE seq > %" PRIu64 " AND seq <= %" PRIu64, cursor,
+                        now);
+    add_filter(&reading.sql, &reading.query);
+    (void)pk_buf_printf(&reading.sql, " ORDER BY seq LIMIT %u", limit);
     r = run(&reading, err);
     if (r == 0)
         r = take_rows(&reading, &rows, err);

@@ -240,6 +240,7 @@ static int term_text(struct parser *p, const struct pk_column *column, enum op o
         pk_buf_done(&like);
         if (r < 0)
             return r;
+        p->query->heavy = true;
         (void)pk_buf_printf(&p->where, "\"%s\" ILIKE $%zu ESCAPE '\\'", column->name, index);
         return 0;
     }
@@ -360,6 +361,7 @@ static int term_ip(struct parser *p, const struct pk_column *column, enum op op,
                   : param_text(p, value->text, value->len, &index);
     if (r < 0)
         return r;
+    p->query->heavy = p->query->heavy || !whole;
     (void)pk_buf_printf(&p->where, whole ? "\"%s\" = $%zu" : "picket_in_net(\"%s\", $%zu)",
                         column->name, index);
     return 0;
@@ -404,6 +406,7 @@ static int term_fulltext(struct parser *p, struct value *value)
     int r = param_text(p, value->text, value->len, &index);
     if (r < 0)
         return r;
+    p->query->heavy = true;
     (void)pk_buf_printf(&p->where, "contains(lower(raw), lower($%zu))", index);
     return 0;
 }

@@ -40,6 +40,7 @@ struct pk_query {
     char *where; /* SQL condition with $1.. for params; "true" for an empty query */
     struct pk_param *params;
     size_t param_count;
+    bool heavy;    /* looks into texts row by row */
     char type[33]; /* when only events of one type can match: that type; else "" */
 };
 
