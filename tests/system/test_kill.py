@@ -30,7 +30,7 @@ def converged(whole):
         return None
     status = json.loads(done.stdout)
     lanes = status["groups"][0]["lanes"]
-    ready = all(lane["state"] == "ready" and all(tool["state"] == "ready" for tool in lane["tools"]) for lane in lanes)
+    ready = all(lane["state"] == "ready" and all(tool["state"] == "running" for tool in lane["tools"]) for lane in lanes)
     return status if status["state"] == "converged" and ready else None
 
 
