@@ -161,13 +161,13 @@ def read_offline(whole, config, capture):
     """One Suricata reads the file alone, with the very configuration that the lanes had."""
     out = whole.base / f"offline-{capture.stem}"
     out.mkdir()
-    subprocess.run(
-        ["podman", "--runtime", shutil.which("runc") or "crun", "run", "--rm", "--network", "none",
-         "--cgroups=disabled", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096",
-         "-v", f"{config}:/etc/picket:ro", "-v", f"{capture}:/in.pcap:ro", "-v", f"{out}:/var/log/picket:rw",
+    done = subprocess.run(
+        ["podman", "run", "--rm", "--network", "none", "-v", f"{config}:/etc/picket:ro", "-v", f"{capture}:/in.pcap:ro", "-v", f"{out}:/var/log/picket:rw",
          "-v", f"{out}:/run/picket:rw", IMAGE,
          "suricata", "-c", "/etc/picket/suricata.yaml", "-r", "/in.pcap", "-l", "/var/log/picket"],
-        check=True, capture_output=True, timeout=120)
+        env={**os.environ, "CONTAINERS_CONF": str(whole.rundir / "containers.conf")},
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     events = []
     for path in sorted(out.glob("eve*.json")):
         events += [json.loads(line) for line in path.read_text().splitlines()]
