@@ -49,6 +49,8 @@ bool pk_broker_lane_intact(struct pk_broker *broker, const char *key);
 /* Whether some tool has a packet socket open in the lane: while not, arrivals count as unread. */
 int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool present,
                               struct pk_error *err);
+/* What was set last, also by an agent before this one. */
+bool pk_broker_lane_reader(struct pk_broker *broker, const char *key);
 
 struct pk_broker_share {
     unsigned lane;   /* index in the group; the lane was added before */

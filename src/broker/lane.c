@@ -240,3 +240,12 @@ int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool pr
     uint32_t value = present;
     return pk_map_write(broker, PK_MAP_READERS, (uint32_t)found, &value, err);
 }
+
+bool pk_broker_lane_reader(struct pk_broker *broker, const char *key)
+{
+    int found = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    if (found < 0 || broker->removed)
+        return false;
+    uint32_t id = (uint32_t)found, value = 0;
+    return bpf_map_lookup_elem(broker->maps[PK_MAP_READERS], &id, &value) == 0 && value != 0;
+}

@@ -139,6 +139,7 @@ struct pk_lane {
     unsigned outer_ifindex, inner_ifindex;
     bool attached; /* by this process, so that programs are renewed after an upgrade */
     bool working, reader;
+    pk_nsec reader_since; /* a packet socket is there without a break since; 0 = there is none */
     char detail[200];
 };
 
@@ -244,7 +245,7 @@ struct pk_agent;
 /* Makes what is missing and repairs what is changed; cheap when all is well. */
 int pk_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
 int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
-/* Looks for a reader and tells the broker. */
+/* Looks for a reader and tells the broker, once the reader had time to settle. */
 void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
 int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
 /* Detaches and puts the interface back as it was. */

@@ -10,6 +10,7 @@
 
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/time.h"
 #include "node/agent.h"
 
 #define INNER_NAME "tap0"
@@ -158,6 +159,29 @@ int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
     return first < 0 ? first : r;
 }
 
+/*
+ * A tool that has just opened its socket does not read yet: Suricata (source-af-packet.c,
+ * AFPSynchronizeSocketCreation) throws away what arrives until its poll of 100 ms has come back
+ * empty once, and probes the interface with a socket that it closes again. So the lane stays shut,
+ * and what arrives is counted as unread, until the socket was there for this long without a break.
+ */
+#define READER_SETTLES (300 * PK_NSEC_PER_MS)
+
+static bool is_settled(struct pk_agent *agent, struct pk_lane *lane, bool reader)
+{
+    if (!reader) {
+        lane->reader_since = 0;
+        return false;
+    }
+    pk_nsec now = pk_time_monotonic();
+    if (lane->reader_since == 0) {
+        /* Open already: an agent before this one saw it settle. */
+        bool open = pk_broker_lane_reader(agent->broker, lane->key);
+        lane->reader_since = open ? now - READER_SETTLES : now;
+    }
+    return now - lane->reader_since >= READER_SETTLES;
+}
+
 void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
 {
     struct pk_error err = { 0 };
@@ -165,6 +189,8 @@ void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
     if (!lane->working || lane->netns.packet_fd < 0)
         return;
     int r = pk_netns_has_reader(&lane->netns, lane->inner_ifindex, &reader, &err);
+    if (r == 0)
+        reader = is_settled(agent, lane, reader);
     /* Told every time: it costs one map update, and a lane made anew starts without. */
     if (r == 0)
         r = pk_broker_lane_set_reader(agent->broker, lane->key, reader, &err);
