@@ -539,10 +539,10 @@ static int listen_unix(const struct pk_http_server_options *options, int *ret_fd
     struct stat st;
     if (fd < 0 || fchmod(fd, 0600) < 0 ||
         bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-        return pk_fail_errno(err, errno, "cannot listen on %s", path);
+        return pk_fail_errno(err, errno, "cannot listen on %s", address.sun_path);
     if ((options->socket_gid != (gid_t)-1 && chown(path, (uid_t)-1, options->socket_gid) < 0) ||
         chmod(path, options->socket_mode) < 0 || lstat(path, &st) < 0 || listen(fd, 128) < 0) {
-        r = pk_fail_errno(err, errno, "cannot listen on %s", path);
+        r = pk_fail_errno(err, errno, "cannot listen on %s", address.sun_path);
         (void)unlink(path);
         return r;
     }
