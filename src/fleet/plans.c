@@ -575,7 +575,7 @@ static int stale(const char *fleet, const char *why, struct pk_error *err)
                    fleet);
 }
 
-/* Begins the revision and hands the fleet to the reconciler. busy stays set by the job. */
+/* Begins the revision and hands the fleet to the reconciler: with job set, nobody else gets it. */
 static int begin(struct pk_manager *manager, struct pk_fleet *fleet, struct wanted *wanted,
                  const struct pk_plan *plan, uint64_t *ret_revision, struct pk_error *err)
 {
