@@ -2,6 +2,7 @@
 /* The builder stage: Debian packages, unpacked by mmdebstrap with its own apt state. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,7 +197,11 @@ static int merge_usr(const char *root, struct pk_error *err)
         struct stat st;
         if (link == NULL || folder == NULL)
             return pk_fail(err, PK_E_NOMEM, "out of memory");
-        if (lstat(link, &st) < 0 && lstat(folder, &st) == 0 && symlink(target, link) < 0)
+        if (lstat(link, &st) == 0 || lstat(folder, &st) < 0)
+            continue;
+        /* The time of the build must not get into the image. */
+        const struct timespec none[2] = { { 0, 0 }, { 0, 0 } };
+        if (symlink(target, link) < 0 || utimensat(AT_FDCWD, link, none, AT_SYMLINK_NOFOLLOW) < 0)
             return pk_fail_errno(err, errno, "%s", link);
     }
     return 0;
