@@ -12,6 +12,7 @@ import threading
 from conftest import in_netns
 
 ETH_P_ALL = 3
+SO_RCVBUFFORCE = 33
 
 
 class Tool:
@@ -30,6 +31,7 @@ class Tool:
     @staticmethod
     def open_reader():
         reader = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        reader.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         reader.bind(("tap0", ETH_P_ALL))
         reader.setblocking(False)
         return reader

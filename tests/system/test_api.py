@@ -168,7 +168,7 @@ def test_life_of_a_fleet(served, tmp_path):
     replay = "/v1/fleets/life/taps/wire/replay"
     capture = make_traffic(tmp_path / "t.pcap", "--flows", 20, "--seconds", 1)
     assert served.call("POST", replay, {"files": [str(capture)], "mod": "fast"})[0] == 400
-    served.call("POST", replay, {"files": [str(capture)], "mode": "fast", "loops": 1}, expect=200)
+    served.call("POST", replay, {"files": [str(capture)], "mode": "recorded", "loops": 1}, expect=200)
     wait_for("the replay", 20, lambda: served.call("GET", replay, expect=200)["state"] == "done")
     served.call("DELETE", replay, expect=200)
     assert served.call("POST", "/v1/fleets/life/taps/none/replay", {"files": [str(capture)]})[0] == 404
