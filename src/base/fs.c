@@ -168,7 +168,8 @@ static int remove_content(int fd_take, dev_t device, unsigned depth, const char 
     int r = 0;
     while (r == 0) {
         errno = 0;
-        const struct dirent *entry = readdir(dir); /* safe: the stream is this call's own */
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this call's own */
+        const struct dirent *entry = readdir(dir);
         if (entry == NULL) {
             if (errno != 0)
                 r = pk_fail_errno(err, errno, "cannot read a folder in %s", top);

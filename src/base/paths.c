@@ -72,7 +72,8 @@ static const char *choose(const char *given, const char *variable, const char *f
 {
     if (given != NULL)
         return given;
-    const char *from_environment = getenv(variable); /* read only while starting */
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes the environment */
+    const char *from_environment = getenv(variable);
     return from_environment != NULL && from_environment[0] != '\0' ? from_environment : fallback;
 }
 
