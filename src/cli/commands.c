@@ -29,12 +29,10 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_replay,
     &pk_cmd_node,
     &pk_cmd_ship,
-#ifndef PICKET_WITHOUT_PLANE
     &pk_cmd_up,
     &pk_cmd_down,
     &pk_cmd_serve,
     &pk_cmd_supervise,
-#endif
     /* Packages */
     &pk_cmd_catalog_list,
     &pk_cmd_catalog_show,
