@@ -19,6 +19,7 @@
 struct replay_args {
     const char *tap, *loop;
     double speed;
+    pk_nsec max_gap; /* -1 = not given */
     uint64_t pps, mbps;
     bool fast, detach, stop, status;
 };
@@ -27,6 +28,8 @@ static const struct pk_opt opts[] = {
       "the replay tap (the only one there is)", "tap" },
     { "speed", 0, PK_OPT_DOUBLE, "X", offsetof(struct replay_args, speed),
       "times the recorded speed (1)", NULL },
+    { "max-gap", 0, PK_OPT_DURATION, "SPAN", offsetof(struct replay_args, max_gap),
+      "cut longer pauses of the capture to this (2s, 0s = keep them)", NULL },
     { "pps", 0, PK_OPT_UINT, "N", offsetof(struct replay_args, pps), "packets per second", NULL },
     { "mbps", 0, PK_OPT_UINT, "N", offsetof(struct replay_args, mbps), "megabits per second",
       NULL },
@@ -155,6 +158,9 @@ static int make_body(const struct replay_args *args, int argc, char **argv, json
         return pk_fail(err, PK_E_NOMEM, "out of memory");
     if (args->speed != 0)
         (void)json_object_set_new(body, "speed", json_real(args->speed));
+    if (args->max_gap >= 0)
+        (void)json_object_set_new(body, "maxGapMs",
+                                  json_integer((json_int_t)(args->max_gap / PK_NSEC_PER_MS)));
     if (args->pps != 0)
         (void)json_object_set_new(body, "pps", json_integer((json_int_t)args->pps));
     if (args->mbps != 0)
@@ -204,6 +210,10 @@ static int show_end(const struct pk_ctx *ctx, const json_t *status, struct pk_er
                "tap's mtu in the fleet to send them");
     print_note(status, "truncated", "were cut by the capture and sent as they are");
     print_note(status, "failed", "could not be sent");
+    int64_t gaps = pk_json_int_or(status, "cutGaps", 0);
+    if (gaps > 0)
+        printf("%lld long pause%s of the capture cut short; --max-gap 0s keeps them\n",
+               (long long)gaps, gaps == 1 ? " was" : "s were");
     return 0;
 }
 
@@ -309,13 +319,16 @@ static const char *const examples[] = { "picket replay attack.pcap",
                                         "picket replay --status",
                                         "picket replay --stop",
                                         NULL };
+static const struct replay_args defaults = { .max_gap = -1 };
+
 const struct pk_cmd pk_cmd_replay = {
     .name = "replay",
     .group = "Run",
     .summary = "send capture files into a replay tap",
     .details =
         "The agent of the machine that has the tap reads the files. Without an option they are sent "
-        "at the speed at which they were recorded; --fast sends as fast as the lanes take packets. "
+        "at the speed at which they were recorded, long pauses cut short; --fast sends as fast as the "
+        "lanes take packets. "
         "The command waits for the end and Ctrl-C stops the replay; with --detach it goes on by "
         "itself. Frames larger than the tap's MTU are counted and left out.",
     .examples = examples,
@@ -324,6 +337,7 @@ const struct pk_cmd pk_cmd_replay = {
     .args = files_pos,
     .arg_count = PK_ARRAY_SIZE(files_pos),
     .args_size = sizeof(struct replay_args),
+    .defaults = &defaults,
     .flags = PK_CMD_OUTPUT,
     .run = run,
 };

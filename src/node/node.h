@@ -27,10 +27,10 @@
  *     not-found while the group or the interface is not there
  * DELETE /v1/fleets/{fleet}/taps/{tap}
  * POST /v1/fleets/{fleet}/taps/{tap}/replay
- *     {"files":["/abs.pcap"],"mode":"recorded|rate|fast","speed":1.0,"pps":N,"mbps":N,
+ *     {"files":["/abs.pcap"],"mode":"recorded|rate|fast","speed":1.0,"maxGapMs":2000,"pps":N,"mbps":N,
  *      "loops":1 (0 = endless)}; answers as GET; conflict while one runs
  * GET /v1/fleets/{fleet}/taps/{tap}/replay
- *     {"state":"running|done|failed|none","sent","bytes","oversize","failed","truncated","loop",
+ *     {"state":"running|done|failed|none","sent","bytes","oversize","failed","truncated","cutGaps","loop",
  *      "elapsedMs","error":text|null, and where it applies "hint","stopped":true}
  * DELETE /v1/fleets/{fleet}/taps/{tap}/replay   stops it; answers as GET
  * DELETE /v1/plane   everything of this instance goes

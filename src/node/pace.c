@@ -1,20 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/replay.h"
 
-#define GAP_MAX ((pk_nsec)366 * 24 * 3600 * PK_NSEC_PER_SEC)
+/* The whole of a capture's recorded time: beyond a year nobody waits. */
+#define RECORDED_MAX ((pk_nsec)366 * 24 * 3600 * PK_NSEC_PER_SEC)
 
 static pk_nsec recorded(struct pk_pace *pace, pk_nsec frame_time)
 {
     if (!pace->started) {
         pace->started = true;
-        pace->first = frame_time;
+        pace->last = frame_time;
     }
     pk_nsec gap = 0;
-    /* A capture from outside may hold any time. */
-    if (frame_time > pace->first && __builtin_sub_overflow(frame_time, pace->first, &gap))
-        gap = GAP_MAX;
-    double scaled = (double)gap / pace->speed;
-    return pace->base + (scaled < (double)GAP_MAX ? (pk_nsec)scaled : GAP_MAX);
+    /* A capture from outside may hold any time; one whose clock goes back waits for it to catch up.
+     */
+    if (frame_time > pace->last) {
+        if (__builtin_sub_overflow(frame_time, pace->last, &gap))
+            gap = RECORDED_MAX;
+        pace->last = frame_time;
+    }
+    if (pace->max_gap > 0 && gap > pace->max_gap) {
+        pace->cut_gaps++;
+        gap = pace->max_gap;
+    }
+    pace->recorded = PK_MIN(pace->recorded + PK_MIN(gap, RECORDED_MAX), RECORDED_MAX);
+    double scaled = (double)pace->recorded / pace->speed;
+    return pace->base + (scaled < (double)RECORDED_MAX ? (pk_nsec)scaled : RECORDED_MAX);
 }
 
 pk_nsec pk_pace_next(struct pk_pace *pace, pk_nsec frame_time, uint32_t frame_len)
@@ -45,6 +55,7 @@ pk_nsec pk_pace_next(struct pk_pace *pace, pk_nsec frame_time, uint32_t frame_le
 void pk_pace_next_file(struct pk_pace *pace)
 {
     pace->base = pace->due;
+    pace->recorded = 0;
     pace->started = false;
 }
 

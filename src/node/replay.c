@@ -50,12 +50,16 @@ struct pk_replay {
     pthread_t thread;
     bool joinable; /* the owner's */
     atomic_bool stop, running;
-    _Atomic uint64_t sent, bytes, oversize, failed, truncated, loop;
+    _Atomic uint64_t sent, bytes, oversize, failed, truncated, cut_gaps, loop;
     pk_nsec begin;         /* written before the thread starts */
     _Atomic int64_t end;   /* 0 while it runs */
     bool stopped;          /* written before running goes false; so is: */
     struct pk_error fault; /* code 0 = none */
 };
+
+/* Captures that were put together from several, or made at night, pause for hours or years. */
+#define GAP_DEFAULT_MS 2000
+#define GAP_MAX_MS     (366ULL * 24 * 3600 * 1000)
 
 /* What one run needs; the thread's own. */
 struct run {
@@ -88,10 +92,14 @@ static int parse_mode(const json_t *body, struct pk_pace *pace, struct pk_error 
         if (!(pace->speed >= SPEED_MIN && pace->speed <= SPEED_MAX))
             return pk_fail(err, PK_E_INVALID, "replay: 'speed' must be from %g to %g", SPEED_MIN,
                            SPEED_MAX);
-        return 0;
+        uint64_t max_gap_ms = 0;
+        int r = pk_check_uint("replay", body, "maxGapMs", 0, GAP_MAX_MS, GAP_DEFAULT_MS,
+                              &max_gap_ms, err);
+        pace->max_gap = (pk_nsec)max_gap_ms * PK_NSEC_PER_MS;
+        return r;
     }
-    if (has_speed)
-        return pk_fail(err, PK_E_INVALID, "replay: 'speed' goes with mode 'recorded'");
+    if (has_speed || json_object_get(body, "maxGapMs") != NULL)
+        return pk_fail(err, PK_E_INVALID, "replay: 'speed' and 'maxGapMs' go with mode 'recorded'");
     if (strcmp(mode, "rate") == 0) {
         pace->mode = PK_REPLAY_RATE;
         if (has_pps == has_mbps)
@@ -110,7 +118,9 @@ static int parse_mode(const json_t *body, struct pk_pace *pace, struct pk_error 
 int pk_replay_options_parse(const json_t *body, struct pk_replay_options *ret_options,
                             struct pk_error *err)
 {
-    static const char *const keys[] = { "files", "mode", "speed", "pps", "mbps", "loops" };
+    static const char *const keys[] = {
+        "files", "mode", "speed", "maxGapMs", "pps", "mbps", "loops"
+    };
     struct pk_replay_options options = { 0 };
     int r = pk_check_keys("replay", body, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
@@ -227,6 +237,7 @@ static int send_frame(struct run *run, struct pk_pace *pace, const struct pk_pca
         return 0;
     }
     pk_nsec due = replay->begin + pk_pace_next(pace, frame->time, frame->len);
+    replay->cut_gaps = pace->cut_gaps;
     int r = 0;
     if (run->paced && due > pk_time_monotonic()) {
         r = flush(run, err); /* what was due before */
@@ -444,22 +455,22 @@ void pk_replay_free(struct pk_replay *replay)
 json_t *pk_replay_status(struct pk_replay *replay)
 {
     if (replay == NULL)
-        return json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:n}", "state", "none", "sent", 0,
-                         "bytes", 0, "oversize", 0, "failed", 0, "truncated", 0, "loop", 0,
-                         "elapsedMs", 0, "error");
+        return json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:n}", "state", "none", "sent", 0,
+                         "bytes", 0, "oversize", 0, "failed", 0, "truncated", 0, "cutGaps", 0,
+                         "loop", 0, "elapsedMs", 0, "error");
     bool running = pk_replay_running(replay);
     bool bad = !running && replay->fault.code < 0;
     pk_nsec end = running ? pk_time_monotonic() : (pk_nsec)replay->end;
-    json_t *json =
-        json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s?}", "state",
-                  running ? "running"
-                  : bad   ? "failed"
-                          : "done",
-                  "sent", (json_int_t)replay->sent, "bytes", (json_int_t)replay->bytes, "oversize",
-                  (json_int_t)replay->oversize, "failed", (json_int_t)replay->failed, "truncated",
-                  (json_int_t)replay->truncated, "loop", (json_int_t)replay->loop, "elapsedMs",
-                  (json_int_t)((end - replay->begin) / PK_NSEC_PER_MS), "error",
-                  bad ? replay->fault.msg : NULL);
+    json_t *json = json_pack(
+        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s?}", "state",
+        running ? "running"
+        : bad   ? "failed"
+                : "done",
+        "sent", (json_int_t)replay->sent, "bytes", (json_int_t)replay->bytes, "oversize",
+        (json_int_t)replay->oversize, "failed", (json_int_t)replay->failed, "truncated",
+        (json_int_t)replay->truncated, "cutGaps", (json_int_t)replay->cut_gaps, "loop",
+        (json_int_t)replay->loop, "elapsedMs", (json_int_t)((end - replay->begin) / PK_NSEC_PER_MS),
+        "error", bad ? replay->fault.msg : NULL);
     if (json != NULL && bad && replay->fault.hint[0] != '\0')
         (void)json_object_set_new(json, "hint", json_string(replay->fault.hint));
     if (json != NULL && !running && replay->stopped)

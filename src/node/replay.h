@@ -15,12 +15,15 @@ enum pk_replay_mode { PK_REPLAY_RECORDED, PK_REPLAY_RATE, PK_REPLAY_FAST };
 struct pk_pace {
     enum pk_replay_mode mode;
     double speed;       /* recorded: 2.0 = twice as fast */
+    pk_nsec max_gap;    /* recorded: longer gaps are cut to it; 0 = none are */
     uint64_t pps, mbps; /* rate: one of them is not 0 */
     /* how far it is */
     uint64_t frames, bits;
-    bool started;      /* recorded: first is set */
-    pk_nsec first;     /* time of the file's first frame */
+    bool started;      /* recorded: last is set */
+    pk_nsec last;      /* the latest of the file's times so far */
+    pk_nsec recorded;  /* of the file, its long gaps cut */
     pk_nsec base, due; /* since the start: of the file, and of the frame before */
+    uint64_t cut_gaps;
 };
 /* Nanoseconds since the replay's start at which the next frame is to be sent; never goes back, even
  * where the capture's times do. Call once per frame sent. */

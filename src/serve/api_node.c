@@ -68,7 +68,8 @@ int pk_api_replay_stop(void *arg, struct pk_http_request *request, struct pk_err
  * role. */
 int pk_api_replay_start(void *arg, struct pk_http_request *request, struct pk_error *err)
 {
-    static const char *const keys[] = { "files", "mode", "speed", "pps", "mbps", "loops", NULL };
+    static const char *const keys[] = { "files", "mode", "speed", "maxGapMs",
+                                        "pps",   "mbps", "loops", NULL };
     PK_JSON body = NULL;
     int r = pk_serve_body_object(request, keys, &body, err);
     if (r < 0)

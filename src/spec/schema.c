@@ -64,7 +64,7 @@ static const struct pk_field rows[] = {
     { .path = "spec.taps[].replay", .type = PK_FIELD_MAP, .flags = PK_FIELD_ONE_OF,
       .help = "A tap without a network card: `picket replay` sends capture files through it." },
     { .path = "spec.taps[].replay.mtu", .type = PK_FIELD_INT, .min = 576, .max = 65521,
-      .init = "9000", .example = "9000", .at = PK_AT(struct pk_tap_spec, mtu),
+      .init = "9216", .example = "9216", .at = PK_AT(struct pk_tap_spec, mtu),
       .help = "Largest IP packet that can be replayed, in bytes." },
 
     { .path = "spec.groups", .type = PK_FIELD_LIST, .flags = PK_FIELD_REQUIRED, .min = 1, .max = 32,

@@ -28,7 +28,7 @@ struct pk_tap_spec {
     char *name;
     enum pk_tap_kind kind;
     char *interface; /* PK_TAP_INTERFACE: the NIC, PK_TAP_REPLAY: NULL */
-    unsigned mtu; /* PK_TAP_REPLAY: largest packet replayed (default 9000); 0 = the interface's */
+    unsigned mtu; /* PK_TAP_REPLAY: largest packet replayed (default 9216); 0 = the interface's */
     struct pk_pos pos;
 };
 

@@ -91,7 +91,7 @@ class Whole:
         return sorted(set(found))
 
 
-def fleet_text(name="t", lanes=2, values="", mtu=9000):
+def fleet_text(name="t", lanes=2, values="", mtu=9216):
     extra = f"          values: {values}\n" if values else ""
     return f"""apiVersion: picket.dev/v1alpha1
 kind: Fleet

@@ -23,6 +23,19 @@ static void test_recorded_speed(void **state)
     assert_int_equal(pk_pace_next(&pace, 5 + SEC, 60), 2 * SEC + SEC / 2);
 }
 
+static void test_long_gaps_are_cut(void **state)
+{
+    (void)state;
+    struct pk_pace pace = { .mode = PK_REPLAY_RECORDED, .speed = 1.0, .max_gap = 2 * SEC };
+    assert_int_equal(pk_pace_next(&pace, 10 * SEC, 60), 0);
+    assert_int_equal(pk_pace_next(&pace, 11 * SEC, 60), SEC);
+    assert_int_equal(pk_pace_next(&pace, 900000000 * SEC, 60), 3 * SEC);
+    assert_int_equal(pk_pace_next(&pace, 900000002 * SEC, 60), 5 * SEC);
+    assert_int_equal(pace.cut_gaps, 1);
+    pk_pace_next_file(&pace);
+    assert_int_equal(pk_pace_next(&pace, 0, 60), 5 * SEC);
+}
+
 static void test_recorded_times_from_outside(void **state)
 {
     (void)state;
@@ -207,6 +220,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recorded_speed),
+        cmocka_unit_test(test_long_gaps_are_cut),
         cmocka_unit_test(test_recorded_times_from_outside),
         cmocka_unit_test(test_packets_per_second_does_not_drift),
         cmocka_unit_test(test_megabits_per_second),

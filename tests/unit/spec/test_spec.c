@@ -31,7 +31,7 @@ static void test_defaults_are_filled_in(void **state)
     assert_string_equal(fleet->name, "f");
     assert_int_equal(fleet->tap_count, 1);
     assert_int_equal(fleet->taps[0].kind, PK_TAP_REPLAY);
-    assert_int_equal(fleet->taps[0].mtu, 9000);
+    assert_int_equal(fleet->taps[0].mtu, 9216);
     assert_null(fleet->taps[0].interface);
     assert_int_equal(fleet->group_count, 1);
     assert_int_equal(fleet->groups[0].lanes, 0);
