@@ -92,6 +92,7 @@ struct pk_table_column {
                            0 = only with -o wide */
     bool right;         /* numbers */
     const char *format; /* NULL | "bytes" | "count" | "time" | "ago" | "state" */
+    bool free_text;     /* of any length: shortened on a terminal before other columns go */
 };
 /* rows: JSON list. json/yaml print document (NULL = rows); name prints name_path of each row. */
 int pk_out_table(const struct pk_ctx *ctx, const json_t *document, const json_t *rows,

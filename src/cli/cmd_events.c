@@ -184,11 +184,11 @@ static json_t *row_of(const json_t *event)
 }
 
 static const struct pk_table_column columns[] = {
-    { "TIME", "time", 1, false, "time" },   { "TYPE", "type", 1, false, NULL },
-    { "FLEET", "fleet", 0, false, NULL },   { "LANE", "lane", 3, false, NULL },
-    { "TOOL", "tool", 0, false, NULL },     { "PROTO", "proto", 4, false, NULL },
-    { "SOURCE", "source", 2, false, NULL }, { "DESTINATION", "destination", 2, false, NULL },
-    { "WHAT", "what", 1, false, NULL },     { "COMMUNITY ID", "community_id", 0, false, NULL },
+    { "TIME", "time", 1, false, "time" },     { "TYPE", "type", 1, false, NULL },
+    { "FLEET", "fleet", 0, false, NULL },     { "LANE", "lane", 3, false, NULL },
+    { "TOOL", "tool", 0, false, NULL },       { "PROTO", "proto", 4, false, NULL },
+    { "SOURCE", "source", 2, false, NULL },   { "DESTINATION", "destination", 2, false, NULL },
+    { "WHAT", "what", 1, false, NULL, true }, { "COMMUNITY ID", "community_id", 0, false, NULL },
 };
 
 static int print_line(const json_t *event, struct pk_error *err)
@@ -301,7 +301,7 @@ static int count(struct pk_ctx *ctx, const struct args *args, const char *query,
             title[i] = (char)(title[i] - 'a' + 'A');
     const struct pk_table_column count_columns[] = {
         { "COUNT", "count", 1, true, NULL },
-        { title, "value", 1, false, NULL },
+        { title, "value", 1, false, NULL, true },
     };
     return pk_out_table(ctx, answer, pk_json_at(answer, "counts"), count_columns,
                         PK_ARRAY_SIZE(count_columns), "value", err);

@@ -16,9 +16,10 @@
 #include "cli/client.h"
 #include "cli/parse.h"
 
-#define GAP       2
-#define NARROWEST 8
-#define CELL_MAX  ((size_t)1 << 20)
+#define GAP                 2
+#define FREE_TEXT_NARROWEST 24u
+#define NARROWEST           8
+#define CELL_MAX            ((size_t)1 << 20)
 
 unsigned pk_terminal_width(void)
 {
@@ -221,11 +222,31 @@ static size_t widest_text(const struct table *table)
     return found;
 }
 
+/* Free text is shortened before a column goes, down to where it still says something. */
+static void shorten_free_text(struct table *table, unsigned width)
+{
+    for (size_t i = 0; i < table->column_count; i++) {
+        unsigned over = PK_MAX(total_width(table), width) - width;
+        if (table->columns[i].free_text && table->widths[i] > FREE_TEXT_NARROWEST)
+            table->widths[i] -= PK_MIN(over, table->widths[i] - FREE_TEXT_NARROWEST);
+    }
+}
+
+/* ... and takes what room the columns that went have left. */
+static void lengthen_free_text(struct table *table, unsigned width)
+{
+    for (size_t i = 0; i < table->column_count; i++)
+        if (table->columns[i].free_text && total_width(table) < width)
+            table->widths[i] += width - total_width(table);
+}
+
 static void fit(struct table *table, unsigned width)
 {
     size_t column;
+    shorten_free_text(table, width);
     while (total_width(table) > width && (column = least_important(table)) < table->column_count)
         table->widths[column] = 0;
+    lengthen_free_text(table, width);
     while (total_width(table) > width && (column = widest_text(table)) < table->column_count) {
         unsigned over = total_width(table) - width;
         table->widths[column] -= PK_MIN(over, table->widths[column] - NARROWEST);
