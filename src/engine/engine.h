@@ -23,6 +23,7 @@ struct pk_unit_status {
     enum pk_unit_state state;
     int exit_code;
     bool oom_killed;    /* as far as the engine knows: Podman on cgroups v1 often does not */
+    bool end_unseen;    /* whatever watched it was gone before it: exit_code says nothing */
     pid_t pid;          /* 0 when not running */
     pk_nsec started_at; /* 0 = never */
     char *image_digest;

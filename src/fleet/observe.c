@@ -354,6 +354,8 @@ char *pk_exit_text(const struct pk_unit_status *status, char *out, size_t size)
 {
     if (status->oom_killed)
         (void)snprintf(out, size, "out of memory: it reached its limit");
+    else if (status->end_unseen)
+        (void)snprintf(out, size, "ended unseen: its monitor (conmon) had been killed before");
     else if (status->exit_code > 128 && status->exit_code < 128 + NSIG)
         (void)snprintf(out, size, "killed by signal %d", status->exit_code - 128);
     else

@@ -17,6 +17,7 @@
 #include "base/fs.h"
 #include "base/http.h"
 #include "base/json.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/time.h"
 #include "engine/engine.h"
@@ -224,6 +225,30 @@ static int podman_probe(void *self, struct pk_engine_info *ret_info, struct pk_e
     return 0;
 }
 
+static bool is_gone(json_int_t pid)
+{
+    struct pk_proc_id id;
+    return pid <= 0 || pid > INT32_MAX || pk_proc_id_of((pid_t)pid, &id, NULL) < 0 ||
+           !pk_proc_alive(&id);
+}
+
+/* Podman learns of a container's end from its monitor, conmon. Where that was killed, the container
+ * "runs" for ever. Looks twice: what a monitor that has just ended had to say is then known. */
+static bool is_forsaken(struct podman *podman, const char *name)
+{
+    for (unsigned look = 0; look < 2; look++) {
+        PK_JSON container = NULL;
+        if (inspect(podman, name, &container, NULL) < 0 || container == NULL)
+            return false;
+        const char *state = pk_json_string_or(container, "State.Status", "");
+        if ((strcmp(state, "running") != 0 && strcmp(state, "stopping") != 0) ||
+            !is_gone(pk_json_int_or(container, "State.Pid", 0)) ||
+            !is_gone(pk_json_int_or(container, "State.ConmonPid", 0)))
+            return false;
+    }
+    return true;
+}
+
 static int podman_list(void *self, const char *fleet, struct pk_unit_status **ret_list,
                        size_t *ret_count, struct pk_error *err)
 {
@@ -252,6 +277,14 @@ static int podman_list(void *self, const char *fleet, struct pk_unit_status **re
         return r;
     /* Only an inspection tells why a unit ended. */
     for (size_t i = 0; i < count; i++) {
+        if (list[i].state == PK_UNIT_RUNNING && is_gone(list[i].pid) &&
+            is_forsaken(podman, list[i].id)) {
+            list[i].state = PK_UNIT_EXITED;
+            list[i].exit_code = 255;
+            list[i].end_unseen = true;
+            list[i].pid = 0;
+            continue;
+        }
         if (list[i].state != PK_UNIT_EXITED)
             continue;
         PK_JSON details = NULL;
@@ -268,6 +301,8 @@ static int podman_list(void *self, const char *fleet, struct pk_unit_status **re
     return 0;
 }
 
+static int podman_stop(void *self, const char *name, unsigned timeout_ms, struct pk_error *err);
+
 static int podman_remove(void *self, const char *name, struct pk_error *err)
 {
     struct podman *podman = self;
@@ -282,6 +317,10 @@ static int podman_remove(void *self, const char *name, struct pk_error *err)
         return pk_fail(err, PK_E_NOMEM, "%s: out of memory", name);
     struct request request = { .method = "DELETE", .path = path };
     r = ask(podman, &request, name, 404, NULL, NULL, err);
+    /* What it believes to run, but which does not, Podman removes only once it was told to stop. */
+    if (r < 0 && r != PK_E_UNREACHABLE && r != PK_E_TIMEOUT && is_forsaken(podman, name) &&
+        podman_stop(podman, name, 0, NULL) == 0)
+        r = ask(podman, &request, name, 404, NULL, NULL, err);
     if (r < 0)
         return pk_wrap(err, "removing %s", name), r;
     return 0;
@@ -295,7 +334,8 @@ static int podman_create(void *self, const struct pk_unit *unit, struct pk_error
     if (r < 0)
         return r;
     if (old != NULL) {
-        if (strcmp(label_of(old, PK_LABEL_HASH), unit->hash) == 0)
+        if (strcmp(label_of(old, PK_LABEL_HASH), unit->hash) == 0 &&
+            !is_forsaken(podman, unit->name))
             return 0;
         r = podman_remove(podman, unit->name, err);
         if (r < 0)

@@ -328,6 +328,51 @@ static void test_stubborn(void **state)
     unit_free(unit);
 }
 
+/* Without conmon nobody tells Podman of the end. */
+static void test_monitor_killed(void **state)
+{
+    struct bench *bench = *state;
+    struct pk_unit *unit = unit_new(bench, "forsaken", 0, "run", "a");
+    ok(OP(bench, create, unit, &err));
+    ok(OP(bench, start, unit->name, &err));
+    struct pk_unit_status status;
+    assert_true(unit_find(bench->engine, unit->name, &status));
+    assert_int_equal(status.state, PK_UNIT_RUNNING);
+    pid_t first = status.pid;
+    char path[64], text[512] = "";
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)first);
+    PK_CLEANUP(pk_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(read(fd, text, sizeof(text) - 1) > 0);
+    int monitor = 0;
+    assert_int_equal(sscanf(strrchr(text, ')'), ") %*c %d", &monitor), 1);
+    assert_true(monitor > 1);
+    unit_status_done(&status);
+
+    /* It runs on, and is known to. */
+    assert_int_equal(kill(monitor, SIGKILL), 0);
+    pk_sleep_ms(300);
+    assert_true(unit_find(bench->engine, unit->name, &status));
+    assert_int_equal(status.state, PK_UNIT_RUNNING);
+    assert_false(status.end_unseen);
+    unit_status_done(&status);
+
+    assert_int_equal(kill(first, SIGKILL), 0);
+    unit_wait(bench->engine, unit->name, PK_UNIT_EXITED);
+    assert_true(unit_find(bench->engine, unit->name, &status));
+    assert_true(status.end_unseen);
+    assert_int_equal(status.pid, 0);
+    unit_status_done(&status);
+
+    ok(OP(bench, create, unit, &err));
+    ok(OP(bench, start, unit->name, &err));
+    assert_true(unit_find(bench->engine, unit->name, &status));
+    assert_int_equal(status.state, PK_UNIT_RUNNING);
+    assert_int_not_equal(status.pid, first);
+    unit_status_done(&status);
+    ok(OP(bench, remove, unit->name, &err));
+    unit_free(unit);
+}
+
 static void test_foreign(void **state)
 {
     /* A container of another instance has the name. */
@@ -386,9 +431,10 @@ int main(void)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sandbox),      cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_stubborn),     cmocka_unit_test(test_foreign),
-        cmocka_unit_test(test_lane_missing), cmocka_unit_test(test_no_service),
+        cmocka_unit_test(test_sandbox),        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_stubborn),       cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_lane_missing),   cmocka_unit_test(test_no_service),
+        cmocka_unit_test(test_monitor_killed),
     };
     int failed = conformance_run("engine podman, conformance", setup, teardown);
     return failed + cmocka_run_group_tests_name("engine podman", tests, setup, teardown);
