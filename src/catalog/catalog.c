@@ -259,6 +259,18 @@ static int no_version(const struct pk_package *package, const char *version, str
     return pk_hint(err, "write one of: %s", list);
 }
 
+bool pk_version_in_line(const char *version, const struct pk_package_version *line)
+{
+    static const char plain[] =
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+~-";
+    size_t len = strlen(line->version);
+    if (strcmp(line->version, version) == 0 || pk_strv_contains(&line->known, version))
+        return true;
+    const char *rest = version + len;
+    return strncmp(line->version, version, len) == 0 && rest[0] == '.' && rest[1] >= '0' &&
+           rest[1] <= '9' && rest[strspn(rest, plain)] == '\0';
+}
+
 int pk_catalog_find(const struct pk_catalog *catalog, const char *name, const char *version,
                     const struct pk_package **ret_package,
                     const struct pk_package_version **ret_version, struct pk_error *err)
@@ -267,13 +279,16 @@ int pk_catalog_find(const struct pk_catalog *catalog, const char *name, const ch
     if (package == NULL)
         return no_package(catalog, name, err);
     const char *wanted = version[0] != '\0' ? version : package->rows.default_version;
+    const struct pk_package_version *best = NULL;
     for (size_t i = 0; i < package->version_count; i++) {
         const struct pk_package_version *line = &package->versions[i];
-        if (strcmp(line->version, wanted) != 0 && !pk_strv_contains(&line->known, wanted))
-            continue;
-        *ret_package = package;
-        *ret_version = line;
-        return 0;
+        if (pk_version_in_line(wanted, line) &&
+            (best == NULL || strlen(line->version) > strlen(best->version)))
+            best = line;
     }
-    return no_version(package, wanted, err);
+    if (best == NULL)
+        return no_version(package, wanted, err);
+    *ret_package = package;
+    *ret_version = best;
+    return 0;
 }

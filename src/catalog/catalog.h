@@ -13,6 +13,10 @@
 #include "base/str.h"
 #include "spec/spec.h"
 
+/* Image labels. */
+#define PK_IMAGE_LABEL_RECIPE  "io.picket.recipe"  /* hash of the recipe */
+#define PK_IMAGE_LABEL_RELEASE "io.picket.release" /* the tool's full version: "7.0.10" */
+
 struct pk_catalog;
 struct pk_package;
 
@@ -54,7 +58,12 @@ PK_DEFINE_CLEANUP(struct pk_catalog, pk_catalog_free);
 size_t pk_catalog_count(const struct pk_catalog *catalog);
 const struct pk_package *pk_catalog_at(const struct pk_catalog *catalog, size_t index);
 
-/* version: "" = the manifest's default line, "7" or a full version of that line. Borrowed results.
+/* Is version the line itself, one of its known full versions, or another below it ("7.0.10" of
+ * "7")?
+ */
+bool pk_version_in_line(const char *version, const struct pk_package_version *line);
+/* version: "" = the manifest's default line, "7" or a full version of that line, which the image
+ * has or has not: a plan tells. Of lines that fit the longest is taken. Borrowed results.
  * PK_E_NOTFOUND with a did-you-mean hint. */
 int pk_catalog_find(const struct pk_catalog *catalog, const char *name, const char *version,
                     const struct pk_package **ret_package,

@@ -30,6 +30,7 @@ struct build {
     char *dir; /* of this build */
     struct pk_strv packages;
     char *check_output; /* first line */
+    char *release;      /* full version of the tool: "7.0.10" */
     uint64_t bytes;
     size_t files;
     pk_nsec started;
@@ -65,6 +66,7 @@ static void build_done(struct build *build)
     pk_free(build->record_path);
     pk_free(build->dir);
     pk_free(build->check_output);
+    pk_free(build->release);
 }
 
 /* What 'picket image list' shows. */
@@ -76,10 +78,11 @@ static int write_record(const struct build *build, const char *digest, struct pk
     for (size_t i = 0; packages != NULL && i < build->packages.count; i++)
         json_array_append_new(packages, json_string(build->packages.list[i]));
     PK_JSON record =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:o}", "package",
-                  pk_package_name(build->package), "version", build->version->version, "image",
-                  build->version->image, "recipeHash", build->recipe.hash, "digest", digest,
-                  "check", build->check_output != NULL ? build->check_output : "", "bytes",
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:o}", "package",
+                  pk_package_name(build->package), "version", build->version->version, "release",
+                  build->release != NULL ? build->release : "", "image", build->version->image,
+                  "recipeHash", build->recipe.hash, "digest", digest, "check",
+                  build->check_output != NULL ? build->check_output : "", "bytes",
                   (json_int_t)build->bytes, "files", (json_int_t)build->files, "builtAt", when,
                   "seconds", (json_int_t)((pk_time_monotonic() - build->started) / PK_NSEC_PER_SEC),
                   "packages", packages);
@@ -105,6 +108,7 @@ static int find_built(struct build *build, char **ret_digest, struct pk_error *e
         pk_json_load(build->record_path, &record, NULL) < 0 ||
         strcmp(pk_json_string_or(record, "digest", ""), image.digest) != 0) {
         build->bytes = image.bytes;
+        build->release = PK_TAKE(image.release);
         r = write_record(build, image.digest, err);
     }
     if (r == 0)
@@ -124,6 +128,28 @@ static int check_space(const char *dir, struct pk_error *err)
     pk_fail(err, PK_E_NOSPACE, "building an image needs 1 GiB below %s, %s are free", dir,
             pk_human_bytes(bytes, have, sizeof(have)));
     return pk_hint(err, "free some, or take another --state-dir"), PK_E_NOSPACE;
+}
+
+/* The tool says what it is ("This is Suricata version 7.0.10 RELEASE"): the first word of its
+ * answer that is a version of the line. One of another line must not be called that. */
+static int find_release(struct build *build, struct pk_error *err)
+{
+    const char *line = build->version->version;
+    for (const char *at = build->check_output; *at != '\0';) {
+        size_t len = strcspn(at, " \t,;:()");
+        PK_CLEANUP(pk_free_p) char *word = pk_strndup(at, len);
+        if (word == NULL)
+            return pk_fail(err, PK_E_NOMEM, "out of memory");
+        const char *number = word[0] == 'v' ? word + 1 : word;
+        if (len > 0 && pk_version_in_line(number, build->version)) {
+            build->release = pk_strdup(number);
+            return build->release != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+        }
+        at += len + (at[len] != '\0');
+    }
+    pk_fail(err, PK_E_INVALID, "the image's check does not name a version of %s@%s: %.200s",
+            pk_package_name(build->package), line, build->check_output);
+    return pk_hint(err, "see packages and check in image.yaml: the check prints the version");
 }
 
 /* Runs the recipe's check in the final stage: what does not start here must not reach a lane. */
@@ -160,14 +186,15 @@ static int check_final(struct build *build, const char *layer, struct pk_error *
     }
     const char *text = out.data != NULL ? out.data : "";
     build->check_output = pk_strndup(text, strcspn(text, "\n"));
-    return build->check_output != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    return build->check_output != NULL ? find_release(build, err)
+                                       : pk_fail(err, PK_E_NOMEM, "out of memory");
 }
 
 static json_t *image_labels(const struct build *build)
 {
-    return json_pack("{s:s, s:s, s:s}", "io.picket.package", pk_package_name(build->package),
-                     "io.picket.version", build->version->version, PK_IMAGE_LABEL_RECIPE,
-                     build->recipe.hash);
+    return json_pack("{s:s, s:s, s:s, s:s}", "io.picket.package", pk_package_name(build->package),
+                     "io.picket.version", build->version->version, PK_IMAGE_LABEL_RELEASE,
+                     build->release, PK_IMAGE_LABEL_RECIPE, build->recipe.hash);
 }
 
 /* The builder and the final stage; *ret_digest: what Podman will call the archive's image. */
@@ -177,8 +204,7 @@ static int make_archive(struct build *build, const char *archive, char **ret_dig
     PK_CLEANUP(pk_free_p) char *root = pk_path_join(build->dir, "root");
     PK_CLEANUP(pk_free_p) char *tmp = pk_path_join(build->dir, "tmp");
     PK_CLEANUP(pk_free_p) char *layer = pk_path_join(build->dir, "layer.tar");
-    PK_JSON labels = image_labels(build);
-    if (root == NULL || tmp == NULL || layer == NULL || labels == NULL)
+    if (root == NULL || tmp == NULL || layer == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");
     int r = pk_mkdir_p(tmp, 0755, err);
     if (r < 0)
@@ -203,6 +229,9 @@ static int make_archive(struct build *build, const char *archive, char **ret_dig
     if (r < 0)
         return r;
     say(build, "check: %s", build->check_output);
+    PK_JSON labels = image_labels(build);
+    if (labels == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
     struct pk_image_meta meta = { .name = build->version->image,
                                   .command = &build->recipe.command,
                                   .labels = labels,

@@ -16,7 +16,7 @@
 #include "catalog/catalog.h"
 
 /* Counts up when equal recipes come to build other images. */
-#define PK_IMAGE_FORMAT 1
+#define PK_IMAGE_FORMAT 2
 
 /* ---- image_recipe.c ---- */
 
@@ -89,11 +89,10 @@ int pk_image_write_archive(const char *layer_path, const struct pk_image_meta *m
 
 /* ---- image_load.c ---- */
 
-#define PK_IMAGE_LABEL_RECIPE "io.picket.recipe"
-
 struct pk_podman_image {
     char *digest;   /* "sha256:..." (the image's id), NULL = there is no such image */
     char *recipe;   /* hash of the recipe that it was built from (a label), "" = not by us */
+    char *release;  /* full version of the tool in it (a label), "" = not said */
     uint64_t bytes; /* unpacked */
 };
 void pk_podman_image_done(struct pk_podman_image *image);

@@ -42,6 +42,7 @@ void pk_podman_image_done(struct pk_podman_image *image)
 {
     pk_free(image->digest);
     pk_free(image->recipe);
+    pk_free(image->release);
     memset(image, 0, sizeof(*image));
 }
 
@@ -53,15 +54,17 @@ static int read_image(const json_t *answer, struct pk_podman_image *ret_image, s
         pk_fail(err, PK_E_IO, "Podman's answer about an image is not what it should be");
         return pk_hint(err, "is this Podman 4 or newer?"), PK_E_IO;
     }
-    const char *recipe = json_string_value(
-        json_object_get(json_object_get(answer, "Labels"), PK_IMAGE_LABEL_RECIPE));
+    const json_t *labels = json_object_get(answer, "Labels");
+    const char *recipe = json_string_value(json_object_get(labels, PK_IMAGE_LABEL_RECIPE));
+    const char *release = json_string_value(json_object_get(labels, PK_IMAGE_LABEL_RELEASE));
     json_int_t bytes = json_integer_value(json_object_get(answer, "Size"));
     struct pk_podman_image image = {
         .digest = pk_str_starts(id, "sha256:") ? pk_strdup(id) : pk_asprintf("sha256:%s", id),
         .recipe = pk_strdup(recipe != NULL ? recipe : ""),
+        .release = pk_strdup(release != NULL ? release : ""),
         .bytes = bytes > 0 ? (uint64_t)bytes : 0,
     };
-    if (image.digest == NULL || image.recipe == NULL) {
+    if (image.digest == NULL || image.recipe == NULL || image.release == NULL) {
         pk_podman_image_done(&image);
         return pk_fail(err, PK_E_NOMEM, "out of memory");
     }

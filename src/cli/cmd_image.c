@@ -121,10 +121,10 @@ const struct pk_cmd pk_cmd_image_build = {
 /* ---- list ---- */
 
 static const struct pk_table_column list_columns[] = {
-    { "PACKAGE", "package", 1, false, NULL }, { "VERSION", "version", 1, false, NULL },
-    { "BUILT", "builtAt", 2, false, "ago" },  { "SIZE", "bytes", 2, true, "bytes" },
-    { "IMAGE", "image", 1, false, NULL },     { "TOOL", "check", 3, false, NULL },
-    { "DIGEST", "digest", 0, false, NULL },
+    { "PACKAGE", "package", 1, false, NULL }, { "LINE", "version", 1, false, NULL },
+    { "VERSION", "release", 1, false, NULL }, { "BUILT", "builtAt", 2, false, "ago" },
+    { "SIZE", "bytes", 2, true, "bytes" },    { "IMAGE", "image", 3, false, NULL },
+    { "DIGEST", "digest", 0, false, NULL },   { "FILES", "files", 0, true, NULL },
 };
 
 /* A version line with its record, if it was built here. */

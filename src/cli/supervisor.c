@@ -86,6 +86,20 @@ bool pk_service_ready(const struct pk_paths *paths, const struct pk_service *ser
     return service->socket == NULL || pk_socket_answers(paths, service->socket, NULL);
 }
 
+/* Is the process one that we could have started? A socket that systemd listens on and hands over
+ * has systemd as its peer. */
+static bool may_be_ours(pid_t pid, const char *service)
+{
+    char path[64], name[32] = "";
+    (void)snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+    PK_CLEANUP(pk_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd >= 0 ? read(fd, name, sizeof(name) - 1) : -1;
+    if (pid <= 1 || pid == getpid() || len <= 0)
+        return false;
+    name[strcspn(name, "\n")] = '\0';
+    return strcmp(name, strcmp(service, "podman") == 0 ? "podman" : "picket") == 0;
+}
+
 bool pk_service_find(const struct pk_paths *paths, const struct pk_service *service,
                      struct pk_proc_id *ret_id)
 {
@@ -97,8 +111,9 @@ bool pk_service_find(const struct pk_paths *paths, const struct pk_service *serv
     }
     /* Started by a supervisor that was killed before it wrote the file. */
     pid_t pid = 0;
-    if (service->socket != NULL && pk_socket_answers(paths, service->socket, &pid) && pid > 0 &&
-        pk_proc_id_of(pid, &id, NULL) == 0 && pk_proc_alive(&id)) {
+    if (service->socket != NULL && pk_socket_answers(paths, service->socket, &pid) &&
+        may_be_ours(pid, service->name) && pk_proc_id_of(pid, &id, NULL) == 0 &&
+        pk_proc_alive(&id)) {
         *ret_id = id;
         return true;
     }

@@ -58,8 +58,12 @@ struct pk_engine_ops {
                 struct pk_error *err);
     int (*exec)(void *self, const char *name, const char *const *argv, unsigned timeout_ms,
                 struct pk_buf *out, int *ret_exit_code, struct pk_error *err);
-    /* "localhost/picket/suricata:7" -> "sha256:..." (image id). PK_E_NOTFOUND with a hint. */
-    int (*image_digest)(void *self, const char *image, char **ret_digest, struct pk_error *err);
+    /* "localhost/picket/suricata:7" -> "sha256:..." (image id) and the full version of the tool in
+     * it (PK_IMAGE_LABEL_RELEASE, "" when it does not say; NULL = not asked). PK_E_NOTFOUND with a
+     * hint.
+     */
+    int (*image_find)(void *self, const char *image, char **ret_digest, char **ret_release,
+                      struct pk_error *err);
     /* Blocks until a unit of this instance changed state or timeout_ms passed; *ret_changed. */
     int (*wait_change)(void *self, unsigned timeout_ms, bool *ret_changed, struct pk_error *err);
     void (*free)(void *self);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/fs.h"
@@ -38,11 +39,12 @@ static int no_fleet(const char *fleet, struct pk_error *err)
 
 /* ---- what is wanted ---- */
 
-static int image_digest(void *arg, const char *image, char **ret_digest, struct pk_error *err)
+static int image_find(void *arg, const char *image, char **ret_digest, char **ret_release,
+                      struct pk_error *err)
 {
     struct pk_manager *manager = arg;
     struct pk_engine *engine = manager->options.engine;
-    return engine->ops->image_digest(engine->self, image, ret_digest, err);
+    return engine->ops->image_find(engine->self, image, ret_digest, ret_release, err);
 }
 
 static unsigned usable_cpus(unsigned *cpus)
@@ -122,13 +124,19 @@ static int desired_of_document(struct pk_manager *manager, const char *name, con
         return pk_fail(err, PK_E_INVALID, "%s describes the fleet %s, not %s", name, spec->name,
                        fleet);
 
+    /* The folders of units are ours: whoever we are may write there, and root without rights only
+     * when that is us. */
+    char user[32] = "";
+    if (geteuid() != 0)
+        (void)snprintf(user, sizeof(user), "%u:%u", (unsigned)geteuid(), (unsigned)getegid());
     unsigned cpus[CPUS_MAX];
     struct pk_placement placement = { .tag = manager->paths.tag,
                                       .state_dir = manager->paths.state_dir,
                                       .lane_netns = manager->options.lane_netns,
                                       .cpus = cpus,
-                                      .image_digest = image_digest,
-                                      .image_digest_arg = manager };
+                                      .image_find = image_find,
+                                      .image_find_arg = manager,
+                                      .user = user };
     placement.cpu_count = usable_cpus(cpus);
     placement.reserved_cpus = placement.cpu_count > CPUS_RESERVED ? CPUS_RESERVED : 0;
     struct pk_desired *desired = NULL;
@@ -163,7 +171,7 @@ static bool has_image(struct pk_manager *manager, const struct pk_unit *unit)
     const char *const names[] = { unit->image, unit->image_digest };
     for (size_t i = 0; i < PK_ARRAY_SIZE(names); i++) {
         PK_CLEANUP(pk_free_p) char *digest = NULL;
-        if (image_digest(manager, names[i], &digest, NULL) >= 0 &&
+        if (image_find(manager, names[i], &digest, NULL, NULL) >= 0 &&
             strcmp(digest, unit->image_digest) == 0)
             return true;
     }

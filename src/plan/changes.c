@@ -121,6 +121,7 @@ char *pk_unit_changes(const json_t *from, const json_t *to)
     if (!values) /* else the files follow from the values and say nothing new */
         (void)list_members(&out, "config files changed", json_object_get(from, "files"),
                            json_object_get(to, "files"));
+    compare_text(&out, from, to, "user", "user");
     compare_text(&out, from, to, "cpuset", "cpu");
     compare_bytes(&out, from, to, "memoryBytes", "memory");
     compare_bytes(&out, from, to, "tmpfsBytes", "tmpfs");

@@ -173,7 +173,7 @@ struct tool {
     const struct pk_package *package;
     const struct pk_package_version *version;
     json_t *values;
-    char *digest;
+    char *digest, *release;
     unsigned lanes, mtu;
 };
 
@@ -199,13 +199,16 @@ static int fill_unit(struct build *build, const struct tool *tool, unsigned lane
     unit->tool = pk_strdup(tool->spec->name);
     unit->package = pk_strdup(tool->spec->package);
     unit->version = pk_strdup(version->version);
+    unit->release = pk_strdup(tool->release);
+    unit->user = pk_strdup(placement->user != NULL ? placement->user : "");
     unit->image = pk_strdup(version->image);
     unit->image_digest = pk_strdup(tool->digest);
     unit->netns = placement->lane_netns(placement->tag, fleet, tool->group->name, lane);
     unit->cpuset = cpu >= 0 ? pk_asprintf("%d", cpu) : pk_strdup("");
     if (unit->name == NULL || unit->fleet == NULL || unit->group == NULL || unit->tool == NULL ||
-        unit->package == NULL || unit->version == NULL || unit->image == NULL ||
-        unit->image_digest == NULL || unit->netns == NULL || unit->cpuset == NULL ||
+        unit->package == NULL || unit->version == NULL || unit->release == NULL ||
+        unit->user == NULL || unit->image == NULL || unit->image_digest == NULL ||
+        unit->netns == NULL || unit->cpuset == NULL ||
         pk_strv_copy(&version->argv, &unit->argv) < 0 ||
         pk_strv_copy(&version->capabilities, &unit->capabilities) < 0)
         return out_of_memory(err);
@@ -253,6 +256,31 @@ static int add_unit(struct build *build, const struct tool *tool, unsigned lane,
     return 0;
 }
 
+/* A fleet that names a full version gets that or nothing. */
+static bool check_release(struct build *build, const struct tool *tool)
+{
+    const struct pk_tool_spec *spec = tool->spec;
+    const char *line = tool->version->version;
+    if (spec->version[0] == '\0' || strcmp(spec->version, line) == 0 ||
+        strcmp(spec->version, tool->release) == 0)
+        return true;
+    struct pk_error err = { 0 };
+    if (tool->release[0] == '\0') {
+        pk_fail(&err, PK_E_CONFLICT, "the image %s does not say which version of %s it has",
+                tool->version->image, spec->package);
+        (void)pk_hint(&err, "build it anew: picket image build %s@%s --force", spec->package, line);
+    } else {
+        pk_fail(&err, PK_E_CONFLICT, "the image %s has %s %s, not %s", tool->version->image,
+                spec->package, tool->release, spec->version);
+        (void)pk_hint(&err,
+                      "write %s@%s, or %s@%s for whichever is built, or build the image anew: "
+                      "picket image build %s@%s --force",
+                      spec->package, tool->release, spec->package, line, spec->package, line);
+    }
+    fault_at(build, &spec->package_pos, &err);
+    return false;
+}
+
 /* Looks a tool up and checks its values. False = a fault was reported. */
 static bool resolve_tool(struct build *build, struct tool *tool)
 {
@@ -271,8 +299,8 @@ static bool resolve_tool(struct build *build, struct tool *tool)
     }
     if (build->engine_gone)
         return false;
-    r = build->placement->image_digest(build->placement->image_digest_arg, tool->version->image,
-                                       &tool->digest, &err);
+    r = build->placement->image_find(build->placement->image_find_arg, tool->version->image,
+                                     &tool->digest, &tool->release, &err);
     if (r == PK_E_NOTFOUND) {
         if (err.hint[0] == '\0')
             (void)pk_hint(&err, "build it: picket image build %s@%s", spec->package,
@@ -282,7 +310,7 @@ static bool resolve_tool(struct build *build, struct tool *tool)
         build->engine_gone = true;
         fault(build, &err);
     }
-    return r >= 0;
+    return r >= 0 && check_release(build, tool);
 }
 
 static int add_lanes(struct build *build, const struct pk_group_spec *group, unsigned lanes,
@@ -357,6 +385,7 @@ static int add_group(struct build *build, const struct pk_group_spec *group, str
         }
         json_decref(tool.values);
         pk_free(tool.digest);
+        pk_free(tool.release);
     }
     return r;
 }

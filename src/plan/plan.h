@@ -25,8 +25,10 @@ struct pk_unit {
     char *name; /* container name: "<tag>-<fleet>-<group>-<lane>-<tool>" */
     char *fleet, *group, *tool, *package, *version;
     unsigned lane;
+    char *release;      /* full version of the tool in the image: "7.0.10"; "" = not known */
     char *image;        /* "localhost/picket/suricata:7" */
     char *image_digest; /* "sha256:..."; what is run is pinned to it */
+    char *user;         /* whom the tool runs as: "990:990"; "" = root without its rights */
     struct pk_strv argv;
     struct pk_strv capabilities; /* added after drop all */
     char *netns;                 /* path: "/run/netns/..." */
@@ -80,9 +82,14 @@ struct pk_placement {
     unsigned cpu_count;     /* usable */
     const unsigned *cpus;   /* their numbers; NULL = 0 .. cpu_count - 1 */
     unsigned reserved_cpus; /* the first ones, kept for the system */
-    /* "localhost/picket/suricata:7" -> "sha256:...", PK_E_NOTFOUND with a hint when not built. */
-    int (*image_digest)(void *arg, const char *image, char **ret_digest, struct pk_error *err);
-    void *image_digest_arg;
+    /* "localhost/picket/suricata:7" -> "sha256:..." and the full version of the tool in it ("" when
+     * the image does not say), PK_E_NOTFOUND with a hint when not built. */
+    int (*image_find)(void *arg, const char *image, char **ret_digest, char **ret_release,
+                      struct pk_error *err);
+    void *image_find_arg;
+    /* "UID:GID" that tools run as, so that they may write into the folders made for them; NULL or
+     * "" = root. */
+    const char *user;
 };
 
 /* All faults go to errors (too many lanes for the cores, image missing, ...). */

@@ -30,8 +30,10 @@ void pk_unit_done(struct pk_unit *unit)
     pk_free(unit->tool);
     pk_free(unit->package);
     pk_free(unit->version);
+    pk_free(unit->release);
     pk_free(unit->image);
     pk_free(unit->image_digest);
+    pk_free(unit->user);
     pk_strv_done(&unit->argv);
     pk_strv_done(&unit->capabilities);
     pk_free(unit->netns);
@@ -207,7 +209,13 @@ json_t *pk_unit_to_json(const struct pk_unit *unit)
         text_or_empty(unit->probe_socket), "hash", text_or_empty(unit->hash));
     if (json == NULL)
         return NULL;
-    if (unit->values != NULL && json_object_set(json, "values", unit->values) < 0)
+    /* Only where there is something to say, so that units of earlier versions stay what they are.
+     */
+    const char *release = text_or_empty(unit->release);
+    const char *user = text_or_empty(unit->user);
+    if ((release[0] != '\0' && json_object_set_new(json, "release", json_string(release)) < 0) ||
+        (user[0] != '\0' && json_object_set_new(json, "user", json_string(user)) < 0) ||
+        (unit->values != NULL && json_object_set(json, "values", unit->values) < 0))
         return NULL;
     return PK_TAKE(json);
 }
@@ -481,6 +489,10 @@ static int thaw_unit(const json_t *json, const json_t *contents, struct pk_unit 
         r = get_files(json, contents, unit, err);
     if (r < 0)
         return r;
+    unit->release = pk_strdup(pk_json_string_or(json, "release", ""));
+    unit->user = pk_strdup(pk_json_string_or(json, "user", ""));
+    if (unit->release == NULL || unit->user == NULL)
+        return out_of_memory(err);
     unit->probe = strcmp(pk_json_string_or(json, "probe", ""), "suricata") == 0 ? PK_PROBE_SURICATA
                                                                                 : PK_PROBE_NONE;
     unit->values = json_incref(json_object_get(json, "values"));

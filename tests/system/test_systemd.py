@@ -8,7 +8,7 @@ import pytest
 
 from whole import ROOT
 
-UNITS = sorted((ROOT / "packaging/systemd").glob("*.service")) + sorted((ROOT / "packaging/systemd").glob("*.mount"))
+UNITS = [path for kind in ("service", "socket", "mount") for path in sorted((ROOT / "packaging/systemd").glob(f"*.{kind}"))]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

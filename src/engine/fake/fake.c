@@ -354,7 +354,9 @@ static int fake_exec(void *self, const char *name, const char *const *argv, unsi
     return end(fake, 0);
 }
 
-static int fake_image_digest(void *self, const char *image, char **ret_digest, struct pk_error *err)
+/* Nothing is in these images, so they have no version. */
+static int fake_image_find(void *self, const char *image, char **ret_digest, char **ret_release,
+                           struct pk_error *err)
 {
     struct fake *fake = self;
     int r = begin(fake, PK_FAKE_IMAGE, err);
@@ -365,9 +367,15 @@ static int fake_image_digest(void *self, const char *image, char **ret_digest, s
     char id[7 + 65];
     image_id(image, id);
     char *digest = pk_strdup(id);
-    if (digest == NULL)
+    char *release = ret_release != NULL ? pk_strdup("") : NULL;
+    if (digest == NULL || (ret_release != NULL && release == NULL)) {
+        pk_free(digest);
+        pk_free(release);
         return end(fake, pk_fail(err, PK_E_NOMEM, "out of memory"));
+    }
     *ret_digest = digest;
+    if (ret_release != NULL)
+        *ret_release = release;
     return end(fake, 0);
 }
 
@@ -414,7 +422,7 @@ static const struct pk_engine_ops fake_ops = {
     .remove = fake_remove,
     .logs = fake_logs,
     .exec = fake_exec,
-    .image_digest = fake_image_digest,
+    .image_find = fake_image_find,
     .wait_change = fake_wait_change,
     .free = fake_free,
 };

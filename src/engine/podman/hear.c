@@ -121,6 +121,16 @@ void pk_podman_read_inspect(const json_t *answer, struct pk_unit_status *status)
         status->started_at = when;
 }
 
+char *pk_podman_read_release(const json_t *answer)
+{
+    static const char plain[] =
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+~-";
+
+    const char *text = text_at(json_object_get(answer, "Labels"), PK_IMAGE_LABEL_RELEASE);
+    size_t len = strlen(text);
+    return pk_strdup(len <= 40 && strspn(text, plain) == len ? text : "");
+}
+
 /* What an error text means. The API gives 500 for most things, so the text decides; it comes from
  * Podman, conmon, the runtime or the kernel. The first match counts. */
 #define HINT_BUILD "build it: picket image build NAME"

@@ -33,6 +33,9 @@ int pk_podman_read_list(const json_t *answer, const char *tag, struct pk_unit_st
 /* Takes out of GET containers/NAME/json what the list does not tell: why it ended, when exactly it
  * started. */
 void pk_podman_read_inspect(const json_t *answer, struct pk_unit_status *status);
+/* The full version of the tool in an image (answer of GET images/NAME/json): a label of ours. ""
+ * when it is absent or no version; NULL = out of memory. */
+char *pk_podman_read_release(const json_t *answer);
 /* The error of an answer with a status of 400 and more: {"cause","message","response"}, or anything
  * else. what: "container X", "image Y". Returns the code. */
 int pk_podman_read_error(const char *what, unsigned http_status, const char *body, size_t len,

@@ -482,8 +482,8 @@ static int podman_exec(void *self, const char *name, const char *const *argv, un
     return 0;
 }
 
-static int podman_image_digest(void *self, const char *image, char **ret_digest,
-                               struct pk_error *err)
+static int podman_image_find(void *self, const char *image, char **ret_digest, char **ret_release,
+                             struct pk_error *err)
 {
     struct podman *podman = self;
     PK_CLEANUP(pk_free_p) char *escaped = pk_url_escape(image);
@@ -508,9 +508,17 @@ static int podman_image_digest(void *self, const char *image, char **ret_digest,
         return PK_E_NOTFOUND;
     }
     char *digest = pk_str_starts(id, "sha256:") ? pk_strdup(id) : pk_asprintf("sha256:%s", id);
-    if (digest == NULL)
+    char *release = pk_podman_read_release(answer);
+    if (digest == NULL || release == NULL) {
+        pk_free(digest);
+        pk_free(release);
         return pk_fail(err, PK_E_NOMEM, "%s: out of memory", image);
+    }
     *ret_digest = digest;
+    if (ret_release != NULL)
+        *ret_release = release;
+    else
+        pk_free(release);
     return 0;
 }
 
@@ -616,7 +624,7 @@ static const struct pk_engine_ops podman_ops = {
     .remove = podman_remove,
     .logs = podman_logs,
     .exec = podman_exec,
-    .image_digest = podman_image_digest,
+    .image_find = podman_image_find,
     .wait_change = podman_wait_change,
     .free = podman_free,
 };

@@ -113,5 +113,10 @@ json_t *pk_podman_spec(const struct pk_unit *unit, const char *tag)
         "use_image_hosts", 1, "use_image_resolve_conf", 1, "env_host", 0, "healthconfig");
     if (spec == NULL || rest == NULL || json_object_update(spec, rest) < 0)
         return NULL;
+    /* For a user other than root Podman makes what is added ambient too, so that the program starts
+     * with just these. */
+    if (unit->user != NULL && unit->user[0] != '\0' &&
+        json_object_set_new(spec, "user", json_string(unit->user)) < 0)
+        return NULL;
     return PK_TAKE(spec);
 }

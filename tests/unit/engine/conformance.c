@@ -153,14 +153,14 @@ static void test_image(void **state)
 {
     struct bench *bench = *state;
     char *digest = NULL;
-    ok(OP(bench, image_digest, bench->image, &digest, &err));
+    ok(OP(bench, image_find, bench->image, &digest, NULL, &err));
     assert_string_equal(digest, bench->digest);
     assert_int_equal(strlen(digest), 7 + 64);
     pk_free(digest);
 
     struct pk_error err = { 0 };
     digest = NULL;
-    assert_int_equal(OP(bench, image_digest, "localhost/elsewhere/none:3", &digest, &err),
+    assert_int_equal(OP(bench, image_find, "localhost/elsewhere/none:3", &digest, NULL, &err),
                      PK_E_NOTFOUND);
     assert_null(digest);
     assert_non_null(strstr(err.hint, "picket image build"));

@@ -34,7 +34,8 @@ static int setup(void **state)
         pk_engine_fake_new("pkother", &bench.other, NULL) < 0)
         return -1;
     *state = &bench;
-    return bench.engine->ops->image_digest(bench.engine->self, bench.image, &bench.digest, NULL);
+    return bench.engine->ops->image_find(bench.engine->self, bench.image, &bench.digest, NULL,
+                                         NULL);
 }
 
 static int teardown(void **state)
@@ -80,11 +81,11 @@ static void test_levers(void **state)
 
     char *digest = NULL;
     assert_int_equal(pk_fake_image_missing(engine, bench->image, true, &err), 0);
-    assert_int_equal(engine->ops->image_digest(engine->self, bench->image, &digest, &err),
+    assert_int_equal(engine->ops->image_find(engine->self, bench->image, &digest, NULL, &err),
                      PK_E_NOTFOUND);
     assert_int_equal(engine->ops->create(engine->self, unit, &err), PK_E_NOTFOUND);
     assert_int_equal(pk_fake_image_missing(engine, bench->image, false, &err), 0);
-    assert_int_equal(engine->ops->image_digest(engine->self, bench->image, &digest, &err), 0);
+    assert_int_equal(engine->ops->image_find(engine->self, bench->image, &digest, NULL, &err), 0);
     pk_free(digest);
     unit_free(unit);
 }

@@ -359,7 +359,8 @@ static int files_logs(void *self, const char *name, unsigned lines, struct pk_bu
     return 0;
 }
 
-static int files_image(void *self, const char *image, char **ret_digest, struct pk_error *err)
+static int files_image(void *self, const char *image, char **ret_digest, char **ret_release,
+                       struct pk_error *err)
 {
     (void)self;
     char digest[80] = "sha256:";
@@ -367,6 +368,8 @@ static int files_image(void *self, const char *image, char **ret_digest, struct 
         return pk_fail(err, PK_E_NOTFOUND, "no image %s", image);
     pk_sha256_hex(image, strlen(image), digest + 7);
     *ret_digest = pk_strdup(digest);
+    if (ret_release != NULL)
+        *ret_release = pk_strdup("");
     return 0;
 }
 
@@ -391,7 +394,7 @@ static const struct pk_engine_ops files_ops = {
     .stop = files_stop,
     .remove = files_remove,
     .logs = files_logs,
-    .image_digest = files_image,
+    .image_find = files_image,
     .wait_change = files_wait,
     .free = files_free,
 };

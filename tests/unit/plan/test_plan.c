@@ -25,9 +25,11 @@ static char *netns(const char *tag, const char *fleet, const char *group, unsign
 struct images {
     int code;
     char salt;
+    const char *release;
 };
 
-static int digest(void *arg, const char *image, char **ret_digest, struct pk_error *err)
+static int find_image(void *arg, const char *image, char **ret_digest, char **ret_release,
+                      struct pk_error *err)
 {
     const struct images *images = arg;
     if (images->code != 0)
@@ -37,10 +39,12 @@ static int digest(void *arg, const char *image, char **ret_digest, struct pk_err
     (void)snprintf(salted, sizeof(salted), "%s%c", image, images->salt);
     pk_sha256_hex(salted, strlen(salted), hash);
     *ret_digest = pk_asprintf("sha256:%s", hash);
+    *ret_release = pk_strdup(images->release != NULL ? images->release : "");
     return 0;
 }
 
 static struct pk_catalog *catalog;
+static const char *user; /* of pk_placement */
 static char data_dir[512];
 
 static int open_catalog(void **state)
@@ -73,8 +77,9 @@ static int build_with(const char *text, unsigned cpus, struct images *images,
                                             .lane_netns = netns,
                                             .cpu_count = cpus,
                                             .reserved_cpus = cpus > 1 ? 1 : 0,
-                                            .image_digest = digest,
-                                            .image_digest_arg = images };
+                                            .image_find = find_image,
+                                            .image_find_arg = images,
+                                            .user = user };
     r = pk_desired_build(spec, catalog, &placement, ret_desired, errors);
     pk_spec_free(spec);
     return r;
@@ -474,6 +479,71 @@ static void test_images(void **state)
     assert_true(pk_str_starts(plan->steps[0].reason, "image sha256:"));
 }
 
+/* A full version is what the image has, or it is refused where it stands. */
+static void test_full_version(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *wanted, *has, *fault, *hint;
+    } cases[] = {
+        { "sniffer@2.0.1", "2.0.1", NULL, NULL },
+        { "sniffer@2", "2.0.1", NULL, NULL },
+        { "sniffer@2", "", NULL, NULL },
+        { "sniffer@2.0.1", "2.1.0", "sniffer 2.1.0, not 2.0.1", "write sniffer@2.1.0" },
+        { "sniffer@2.0", "2.0.1", "sniffer 2.0.1, not 2.0", "write sniffer@2.0.1" },
+        { "sniffer@2.0.1", "", "does not say", "picket image build sniffer@2 --force" },
+        { "sniffer@20.1", "20.1", "has no version", "write one of" },
+        { "sniffer@2.", "2.0.1", "has no version", "write one of" },
+    };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(cases); i++) {
+        PK_CLEANUP(pk_free_p) char *text = pk_strdup(GROUP("1", "shared"));
+        char *at = strstr(text, "package: ");
+        assert_non_null(at);
+        size_t rest = strcspn(at, ",}\n");
+        *at = '\0';
+        PK_CLEANUP(pk_free_p)
+        char *fleet = pk_asprintf("%spackage: %s%s", text, cases[i].wanted, at + rest);
+        PK_CLEANUP(pk_desired_free_p) struct pk_desired *desired = NULL;
+        struct pk_errors errors = { 0 };
+        struct images images = { .release = cases[i].has };
+        int r = build_with(fleet, 4, &images, &desired, &errors);
+        if (cases[i].fault == NULL) {
+            assert_int_equal(r, 0);
+            assert_string_equal(desired->units[0].version, "2");
+            assert_string_equal(desired->units[0].release, cases[i].has);
+        } else {
+            assert_true(r < 0);
+            assert_int_equal(errors.count, 1);
+            assert_non_null(strstr(errors.list[0].msg, cases[i].fault));
+            assert_non_null(strstr(errors.list[0].hint, cases[i].hint));
+            assert_true(errors.list[0].line > 0);
+        }
+        pk_errors_done(&errors);
+    }
+}
+
+/* Units of another user are others: the files of one cannot be written by the other. */
+static void test_user(void **state)
+{
+    (void)state;
+    PK_CLEANUP(pk_desired_free_p) struct pk_desired *old = build(GROUP("1", "shared"));
+    assert_string_equal(old->units[0].user, "");
+    user = "990:991";
+    PK_CLEANUP(pk_desired_free_p) struct pk_desired *new = build(GROUP("1", "shared"));
+    user = NULL;
+    PK_JSON frozen = pk_desired_freeze(new);
+    PK_CLEANUP(pk_desired_free_p) struct pk_desired *thawed = NULL;
+    assert_int_equal(pk_desired_thaw(frozen, &thawed, NULL), 0);
+    assert_string_equal(thawed->units[0].user, "990:991");
+
+    PK_JSON there = carried_out(old);
+    PK_CLEANUP(pk_observed_free_p) struct pk_observed *observed = observed_of_json(there);
+    PK_CLEANUP(pk_plan_free_p) struct pk_plan *plan = NULL;
+    assert_int_equal(pk_plan_make(new, observed, &plan, NULL), 0);
+    assert_int_equal(plan->step_count, 1);
+    assert_string_equal(plan->steps[0].reason, "user none -> 990:991");
+}
+
 static void test_stale_means_what_a_plan_depends_on(void **state)
 {
     (void)state;
@@ -519,6 +589,8 @@ int main(void)
         cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_placement),
         cmocka_unit_test(test_images),
+        cmocka_unit_test(test_full_version),
+        cmocka_unit_test(test_user),
         cmocka_unit_test(test_stale_means_what_a_plan_depends_on),
         cmocka_unit_test(test_out_of_memory),
     };
