@@ -159,8 +159,7 @@ def difference(expected, got):
 
 def read_offline(whole, config, capture):
     """One Suricata reads the file alone, with the very configuration that the lanes had."""
-    out = whole.base / f"offline-{capture.stem}"
-    out.mkdir()
+    out = pathlib.Path(tempfile.mkdtemp(prefix="offline-", dir=whole.base))
     done = subprocess.run(
         ["podman", "run", "--rm", "--network", "none", "-v", f"{config}:/etc/picket:ro", "-v", f"{capture}:/in.pcap:ro", "-v", f"{out}:/var/log/picket:rw",
          "-v", f"{out}:/run/picket:rw", IMAGE,
