@@ -165,7 +165,8 @@ static int set_up(struct pk_events *events, struct pk_error *err)
                             "SET autoinstall_known_extensions=false;"
                             "SET autoload_known_extensions=false;"
                             "SET allow_community_extensions=false;"
-                            "SET enable_progress_bar=false; SET allowed_directories=[");
+                            "SET enable_progress_bar=false; SET checkpoint_threshold='1024TiB';"
+                            "SET allowed_directories=[");
     pk_sql_quote(&sql, events->dir);
     /* From here on it reads and writes nothing but our folder, whatever a statement says. */
     (void)pk_buf_puts(&sql, "]; SET enable_external_access=false; SET lock_configuration=true;");
