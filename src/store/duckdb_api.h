@@ -43,12 +43,6 @@ union duckdb_string { /* 16 bytes: short texts inline, others by pointer */
 
 enum { DUCKDB_OK = 0 };
 enum { DUCKDB_BOOLEAN = 1, DUCKDB_BIGINT = 5, DUCKDB_VARCHAR = 17, DUCKDB_TIMESTAMP_NS = 22 };
-enum {
-    DUCKDB_PENDING_READY = 0,
-    DUCKDB_PENDING_NOT_READY = 1,
-    DUCKDB_PENDING_ERROR = 2,
-    DUCKDB_PENDING_NO_TASKS = 3,
-};
 #define DUCKDB_VECTOR_ROWS 2048u
 
 /* clang-format off */
@@ -72,7 +66,6 @@ enum {
     F(int, bind_varchar_length, (duckdb_prepared stmt, duckdb_idx index, const char *text,         \
                                  duckdb_idx len))                                                  \
     F(int, pending_prepared, (duckdb_prepared stmt, duckdb_pending *ret_pending))                  \
-    F(int, pending_execute_task, (duckdb_pending pending))                                         \
     F(const char *, pending_error, (duckdb_pending pending))                                       \
     F(int, execute_pending, (duckdb_pending pending, struct duckdb_result *result))                \
     F(void, destroy_pending, (duckdb_pending *pending))                                            \

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -273,61 +272,6 @@ static size_t find_part(struct pk_parts *parts, const char *type, size_t type_le
     return parts->count++;
 }
 
-static void set_invalid(const struct pk_duckdb *duck, duckdb_vector vector, duckdb_idx row)
-{
-    duck->vector_ensure_validity_writable(vector);
-    duck->vector_get_validity(vector)[row / 64] &= ~(1ull << (row % 64));
-}
-
-static const char *ip_text(const struct pk_value *value, char out[INET6_ADDRSTRLEN])
-{
-    return inet_ntop(value->ip_len == 4 ? AF_INET : AF_INET6, value->ip, out, INET6_ADDRSTRLEN);
-}
-
-static void set_row(struct pk_events *events, duckdb_idx row, const struct pk_value *values,
-                    int64_t seq, int64_t part)
-{
-    const struct pk_duckdb *duck = events->duck;
-    char text[INET6_ADDRSTRLEN];
-    size_t count;
-    const struct pk_column *columns = pk_event_columns(&count);
-
-    for (size_t i = 0; i < count; i++) {
-        duckdb_vector vector = events->vectors[i];
-        if (!values[i].set) {
-            set_invalid(duck, vector, row);
-            continue;
-        }
-        switch (columns[i].type) {
-        case PK_COL_TIME:
-            ((int64_t *)duck->vector_get_data(vector))[row] = values[i].time;
-            break;
-        case PK_COL_U64:
-            ((int64_t *)duck->vector_get_data(vector))[row] = (int64_t)values[i].number;
-            break;
-        case PK_COL_TEXT:
-            duck->vector_assign_string_element_len(vector, row, values[i].text, values[i].len);
-            break;
-        case PK_COL_IP:
-            (void)ip_text(&values[i], text);
-            duck->vector_assign_string_element_len(vector, row, text, strlen(text));
-            break;
-        }
-    }
-    ((int64_t *)duck->vector_get_data(events->vectors[count]))[row] = seq;
-    ((int64_t *)duck->vector_get_data(events->vectors[count + 1]))[row] = part;
-}
-
-static void reset_chunk(struct pk_events *events)
-{
-    size_t count;
-
-    (void)pk_event_columns(&count);
-    events->duck->data_chunk_reset(events->chunk);
-    for (size_t i = 0; i < count + 2; i++)
-        events->vectors[i] = events->duck->data_chunk_get_vector(events->chunk, i);
-}
-
 static void set_text(struct pk_value *value, const char *text)
 {
     *value = (struct pk_value){ .set = true, .text = text, .len = (uint32_t)strlen(text) };
@@ -338,12 +282,10 @@ static int append_rows(struct pk_events *events, struct pk_wire_reader *reader,
                        duckdb_appender appender, struct pk_segment *after, uint64_t *seq,
                        struct pk_error *err)
 {
-    const struct pk_duckdb *duck = events->duck;
     struct pk_value values[PK_EVENT_COLUMNS_MAX];
-    duckdb_idx filled = 0;
     int r;
 
-    reset_chunk(events);
+    pk_rows_discard(events->rows); /* of a batch that failed in the middle */
     do {
         r = pk_wire_next(reader, values, err);
         if (r > 0) {
@@ -356,7 +298,7 @@ static int append_rows(struct pk_events *events, struct pk_wire_reader *reader,
             set_text(&values[PK_EV_GROUP], reader->batch.group);
             set_text(&values[PK_EV_TOOL], reader->batch.tool);
             values[PK_EV_LANE] = (struct pk_value){ .set = true, .number = reader->batch.lane };
-            set_row(events, filled++, values, (int64_t)++ * seq, (int64_t)at);
+            pk_rows_add(events->rows, values, ++*seq, at);
             part->rows++;
             part->min_time = PK_MIN(part->min_time, when);
             part->max_time = PK_MAX(part->max_time, when);
@@ -366,12 +308,9 @@ static int append_rows(struct pk_events *events, struct pk_wire_reader *reader,
             after->max_seq = *seq;
             after->rows++;
         }
-        if (filled == DUCKDB_VECTOR_ROWS || (r == 0 && filled > 0)) {
-            duck->data_chunk_set_size(events->chunk, filled);
-            if (duck->append_data_chunk(appender, events->chunk) != DUCKDB_OK)
-                return pk_duckdb_fail(err, "cannot add events", duck->appender_error(appender));
-            filled = 0;
-            reset_chunk(events);
+        if (r == 0 || pk_rows_full(events->rows)) {
+            int appended = pk_rows_append(events->rows, appender, err);
+            r = appended < 0 ? appended : r;
         }
     } while (r > 0);
     return r;

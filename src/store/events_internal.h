@@ -84,8 +84,7 @@ struct pk_events {
 
     pthread_mutex_t ingest_lock;
     duckdb_connection writer;
-    duckdb_chunk chunk;
-    duckdb_vector vectors[PK_EVENTS_PARTS_MAX];
+    struct pk_rows *rows;
 
     pthread_mutex_t manifest_lock;
     sqlite3 *manifest;
@@ -135,6 +134,18 @@ struct pk_source *pk_events_source(struct pk_events *events, const char *id);
 struct pk_totals *pk_events_totals(struct pk_events *events, const char *fleet);
 void pk_events_day(int64_t day, char out[16]);
 
+/* ---- events_rows.c: a chunk of rows for an appender; used by the writer alone ---- */
+struct pk_rows;
+int pk_rows_new(const struct pk_duckdb *duck, struct pk_rows **ret_rows, struct pk_error *err);
+void pk_rows_free(struct pk_rows *rows); /* before its database is closed */
+PK_DEFINE_CLEANUP(struct pk_rows, pk_rows_free);
+/* While it is not full. The values' texts are borrowed until it is appended or discarded. */
+void pk_rows_add(struct pk_rows *rows, const struct pk_value *values, uint64_t seq, size_t part);
+bool pk_rows_full(const struct pk_rows *rows);
+/* Hands the rows over; it is empty then, also after a failure. */
+int pk_rows_append(struct pk_rows *rows, duckdb_appender appender, struct pk_error *err);
+void pk_rows_discard(struct pk_rows *rows);
+
 /* ---- events_manifest.c; all take manifest_lock ---- */
 int pk_manifest_open(struct pk_events *events, struct pk_error *err);
 /* Commits new files, the sealing offsets of sources and totals, and removals, at once. */
@@ -154,9 +165,10 @@ int pk_events_seal(struct pk_events *events, struct pk_error *err);
 void *pk_events_watchdog(void *arg);
 
 /* ---- events_sql.c ---- */
-/* "SELECT <columns> FROM all segments" as a derived table; empty list gives no rows. */
+/* "SELECT <columns> FROM all segments" as a derived table of the events in [since, until); empty
+ * list gives no rows. Files that are wholly within are read without a look at their times. */
 int pk_events_from_sql(const struct pk_events *events, struct pk_segment *const *list, size_t count,
-                       struct pk_buf *sql, struct pk_error *err);
+                       pk_nsec since, pk_nsec until, struct pk_buf *sql, struct pk_error *err);
 int pk_events_register_functions(struct pk_events *events, struct pk_error *err);
 void pk_sql_quote(struct pk_buf *sql, const char *text); /* 'it''s' */
 const char *pk_sql_type(enum pk_column_type type);

@@ -151,12 +151,17 @@ static int set_up(struct pk_events *events, struct pk_error *err)
     struct pk_buf sql = PK_BUF_INIT(16u << 10);
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-    /* What is in memory, as much again to sort it, and some for queries. */
-    (void)pk_buf_printf(&sql, "SET memory_limit='%lluMiB'; SET threads=%ld;",
+    /* What is in memory, as much again while it is sealed, and some for queries. Few threads: with
+     * more than one, DuckDB's main thread burns its CPU while it waits for the others, which costs
+     * ingest and seal a third; and the CPUs are there for the sensors. */
+    (void)pk_buf_printf(&sql, "SET memory_limit='%lluMiB'; SET threads=%d;",
                         (unsigned long long)((events->options.memory_bytes * 3) >> 20) + 512,
-                        cpus > 4   ? 4
-                        : cpus > 1 ? cpus
-                                   : 1);
+                        cpus >= 16  ? 4
+                        : cpus >= 8 ? 2
+                                    : 1);
+    /* A table in memory has nothing to gain from checkpoints: they would pack it anew with every
+     * batch, which costs twice as much as all the rest of ingest. */
+    (void)pk_buf_puts(&sql, "SET checkpoint_threshold='1024TiB';");
     (void)pk_buf_puts(&sql, "SET temp_directory=");
     struct pk_buf tmp = PK_BUF_INIT(PATH_MAX + 32);
     (void)pk_buf_printf(&tmp, "%s/tmp/spill", events->dir);
@@ -165,8 +170,7 @@ static int set_up(struct pk_events *events, struct pk_error *err)
                             "SET autoinstall_known_extensions=false;"
                             "SET autoload_known_extensions=false;"
                             "SET allow_community_extensions=false;"
-                            "SET enable_progress_bar=false; SET checkpoint_threshold='1024TiB';"
-                            "SET allowed_directories=[");
+                            "SET enable_progress_bar=false; SET allowed_directories=[");
     pk_sql_quote(&sql, events->dir);
     /* From here on it reads and writes nothing but our folder, whatever a statement says. */
     (void)pk_buf_puts(&sql, "]; SET enable_external_access=false; SET lock_configuration=true;");
@@ -176,24 +180,6 @@ static int set_up(struct pk_events *events, struct pk_error *err)
     pk_buf_done(&tmp);
     pk_buf_done(&sql);
     return r;
-}
-
-static void make_chunk(struct pk_events *events)
-{
-    duckdb_type types[PK_EVENT_COLUMNS_MAX + 2];
-    size_t count;
-    const struct pk_column *columns = pk_event_columns(&count);
-
-    for (size_t i = 0; i < count; i++)
-        types[i] =
-            events->duck->create_logical_type(columns[i].type == PK_COL_TIME  ? DUCKDB_TIMESTAMP_NS
-                                              : columns[i].type == PK_COL_U64 ? DUCKDB_BIGINT
-                                                                              : DUCKDB_VARCHAR);
-    types[count] = events->duck->create_logical_type(DUCKDB_BIGINT);
-    types[count + 1] = events->duck->create_logical_type(DUCKDB_BIGINT);
-    events->chunk = events->duck->create_data_chunk(types, count + 2);
-    for (size_t i = 0; i < count + 2; i++)
-        events->duck->destroy_logical_type(&types[i]);
 }
 
 static int open_duckdb(struct pk_events *events, struct pk_error *err)
@@ -217,10 +203,9 @@ static int open_duckdb(struct pk_events *events, struct pk_error *err)
         r = connect(events, &events->trash_connection, err);
     for (size_t i = 0; r == 0 && i < PK_EVENTS_READERS; i++)
         r = connect(events, &events->readers[i], err);
-    if (r < 0)
-        return r;
-    make_chunk(events);
-    return pk_events_new_head(events, err);
+    if (r == 0)
+        r = pk_rows_new(events->duck, &events->rows, err);
+    return r < 0 ? r : pk_events_new_head(events, err);
 }
 
 static void close_duckdb(struct pk_events *events)
@@ -229,8 +214,7 @@ static void close_duckdb(struct pk_events *events)
 
     if (duck == NULL)
         return;
-    if (events->chunk != NULL)
-        duck->destroy_data_chunk(&events->chunk);
+    pk_rows_free(events->rows);
     for (size_t i = 0; i < PK_EVENTS_READERS; i++)
         if (events->readers[i] != NULL)
             duck->disconnect(&events->readers[i]);

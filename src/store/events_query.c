@@ -144,7 +144,7 @@ static int bind(struct reading *reading, struct pk_error *err)
     return 0;
 }
 
-/* Runs reading->sql with the query's parameters until done or the deadline. */
+/* Runs reading->sql with the query's parameters until done or the watchdog stops it. */
 static int run(struct reading *reading, struct pk_error *err)
 {
     struct pk_events *events = reading->events;
@@ -164,17 +164,6 @@ static int run(struct reading *reading, struct pk_error *err)
         return r;
     if (duck->pending_prepared(reading->stmt, &reading->pending) != DUCKDB_OK)
         return pk_duckdb_fail(err, what, duck->pending_error(reading->pending));
-    for (;;) {
-        int state = duck->pending_execute_task(reading->pending);
-        if (state == DUCKDB_PENDING_READY)
-            break;
-        if (state == DUCKDB_PENDING_ERROR)
-            return pk_time_monotonic() > reading->deadline
-                       ? too_slow(err)
-                       : pk_duckdb_fail(err, what, duck->pending_error(reading->pending));
-        if (state == DUCKDB_PENDING_NO_TASKS)
-            pk_sleep_ms(1);
-    }
     if (duck->execute_pending(reading->pending, &reading->result) != DUCKDB_OK) {
         r = pk_time_monotonic() > reading->deadline
                 ? too_slow(err)
@@ -293,18 +282,7 @@ static void select_all(struct pk_buf *sql)
  * once a row group, which can take seconds. */
 static void add_filter(struct pk_buf *sql, const struct pk_query *query)
 {
-    (void)pk_buf_printf(sql, query->heavy ? " AND ((%s) OR seq < 0)" : " AND (%s)", query->where);
-}
-
-/* " WHERE time in [since, until) AND (filter)"; the bounds are numbers of ours. */
-static void add_where(struct pk_buf *sql, const struct pk_events_query *query, pk_nsec until,
-                      const struct pk_query *filter)
-{
-    (void)pk_buf_printf(sql,
-                        " AS e WHERE time >= make_timestamp_ns(%" PRId64
-                        ") AND time < make_timestamp_ns(%" PRId64 ")",
-                        query->since, until);
-    add_filter(sql, filter);
+    (void)pk_buf_printf(sql, query->heavy ? "((%s) OR seq < 0)" : "(%s)", query->where);
 }
 
 static int check_query(const struct pk_events_query *query, struct pk_error *err)
@@ -363,10 +341,12 @@ int pk_events_query(struct pk_events *events, const struct pk_events_query *quer
         return r;
 
     select_all(&reading.sql);
-    r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
+    r = pk_events_from_sql(events, reading.segments, reading.segment_count, query->since, until,
+                           &reading.sql, err);
     if (r < 0)
         return r;
-    add_where(&reading.sql, query, until, &reading.query);
+    (void)pk_buf_puts(&reading.sql, " AS e WHERE ");
+    add_filter(&reading.sql, &reading.query);
     if (query->page != NULL && query->page[0] != '\0')
         (void)pk_buf_printf(&reading.sql,
                             " AND (time < make_timestamp_ns(%" PRId64 ") OR seq < %" PRId64 ")",
@@ -415,10 +395,12 @@ int pk_events_count(struct pk_events *events, const struct pk_events_query *quer
         return r;
     (void)pk_buf_printf(&reading.sql, "SELECT \"%s\" AS v, count(*) AS n FROM ",
                         columns[column].name);
-    r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
+    r = pk_events_from_sql(events, reading.segments, reading.segment_count, query->since, until,
+                           &reading.sql, err);
     if (r < 0)
         return r;
-    add_where(&reading.sql, query, until, &reading.query);
+    (void)pk_buf_puts(&reading.sql, " AS e WHERE ");
+    add_filter(&reading.sql, &reading.query);
     (void)pk_buf_printf(&reading.sql,
                         " AND \"%s\" IS NOT NULL GROUP BY v ORDER BY n DESC, v LIMIT %u",
                         columns[column].name, query->limit);
@@ -493,11 +475,12 @@ int pk_events_follow(struct pk_events *events, const char *filter, uint64_t curs
     if (r < 0)
         return r;
     select_all(&reading.sql);
-    r = pk_events_from_sql(events, reading.segments, reading.segment_count, &reading.sql, err);
+    r = pk_events_from_sql(events, reading.segments, reading.segment_count, INT64_MIN, INT64_MAX,
+                           &reading.sql, err);
     if (r < 0)
         return r;
-    (void)pk_buf_printf(&reading.sql, " AS e WHERE seq > %" PRIu64 " AND seq <= %" PRIu64, cursor,
-                        now);
+    (void)pk_buf_printf(&reading.sql, " AS e WHERE seq > %" PRIu64 " AND seq <= %" PRIu64 " AND ",
+                        cursor, now);
     add_filter(&reading.sql, &reading.query);
     (void)pk_buf_printf(&reading.sql, " ORDER BY seq LIMIT %u", limit);
     r = run(&reading, err);

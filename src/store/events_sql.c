@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SQL text of the event store, made from the column table; and its function for networks. */
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "store/events_internal.h"
@@ -40,51 +41,90 @@ static void add_columns(struct pk_buf *sql)
     (void)pk_buf_puts(sql, "seq");
 }
 
-int pk_events_from_sql(const struct pk_events *events, struct pk_segment *const *list, size_t count,
-                       struct pk_buf *sql, struct pk_error *err)
+static void add_times(struct pk_buf *sql, pk_nsec since, pk_nsec until)
 {
-    size_t column_count, files = 0, tables = 0;
+    (void)pk_buf_printf(sql,
+                        " WHERE time >= make_timestamp_ns(%" PRId64
+                        ") AND time < make_timestamp_ns(%" PRId64 ")",
+                        since, until);
+}
+
+struct span {
+    pk_nsec since, until;
+    bool all;
+};
+
+static bool is_within(const struct pk_segment *segment, const struct span *span)
+{
+    /* A table may have grown since: what is known of its times is of the past. */
+    return span->all || (!segment->memory && segment->min_time >= span->since &&
+                         segment->max_time < span->until);
+}
+
+/* The files that are (not) wholly within the span. */
+static void add_files(const struct pk_events *events, struct pk_segment *const *list, size_t count,
+                      const struct span *span, bool within, bool same, size_t *parts,
+                      struct pk_buf *sql)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if (list[i]->memory || (same && is_within(list[i], span) != within))
+            continue;
+        if (n++ == 0 && same) {
+            (void)pk_buf_puts(sql, (*parts)++ > 0 ? " UNION ALL SELECT " : "SELECT ");
+            add_columns(sql);
+            (void)pk_buf_puts(sql, " FROM read_parquet([");
+        } else if (n == 1) {
+            /* Files of an older picket lack columns: by name, with an empty row set that has all.
+             */
+            (void)pk_buf_puts(sql, (*parts)++ > 0
+                                       ? " UNION ALL BY NAME SELECT * FROM read_parquet(["
+                                       : "SELECT * FROM read_parquet([");
+        } else {
+            (void)pk_buf_puts(sql, ", ");
+        }
+        struct pk_buf path = PK_BUF_INIT(8192);
+        (void)pk_buf_printf(&path, "%s/%s", events->dir, list[i]->name);
+        if (path.failed)
+            sql->failed = true;
+        else
+            pk_sql_quote(sql, path.data);
+        pk_buf_done(&path);
+    }
+    if (n == 0)
+        return;
+    (void)pk_buf_printf(sql, "], hive_partitioning=false, union_by_name=%s)",
+                        same ? "false" : "true");
+    if (!within && !span->all)
+        add_times(sql, span->since, span->until);
+}
+
+int pk_events_from_sql(const struct pk_events *events, struct pk_segment *const *list, size_t count,
+                       pk_nsec since, pk_nsec until, struct pk_buf *sql, struct pk_error *err)
+{
+    const struct span span = { since, until, since == INT64_MIN && until == INT64_MAX };
+    size_t column_count, parts = 0;
     const struct pk_column *columns = pk_event_columns(&column_count);
     bool same = true;
 
     (void)pk_buf_putc(sql, '(');
     for (size_t i = 0; i < count; i++) {
         if (!list[i]->memory) {
-            files++;
             same = same && list[i]->columns == pk_event_columns_hash();
             continue;
         }
-        (void)pk_buf_puts(sql, tables++ > 0 ? " UNION ALL SELECT " : "SELECT ");
+        (void)pk_buf_puts(sql, parts++ > 0 ? " UNION ALL SELECT " : "SELECT ");
         add_columns(sql);
         (void)pk_buf_printf(sql, " FROM %s", list[i]->name);
+        if (!span.all)
+            add_times(sql, since, until);
     }
-    if (files > 0 && same) {
-        (void)pk_buf_puts(sql, tables > 0 ? " UNION ALL SELECT " : "SELECT ");
-        add_columns(sql);
-    } else if (files > 0) {
-        /* Files of an older picket lack columns: by name, and an empty row set that has them all.
-         */
-        (void)pk_buf_puts(sql, tables > 0 ? " UNION ALL BY NAME SELECT * " : "SELECT * ");
-    }
-    if (files > 0) {
-        (void)pk_buf_puts(sql, " FROM read_parquet([");
-        for (size_t i = 0, n = 0; i < count; i++) {
-            if (list[i]->memory)
-                continue;
-            (void)pk_buf_puts(sql, n++ > 0 ? ", " : "");
-            struct pk_buf path = PK_BUF_INIT(8192);
-            (void)pk_buf_printf(&path, "%s/%s", events->dir, list[i]->name);
-            if (path.failed)
-                sql->failed = true;
-            else
-                pk_sql_quote(sql, path.data);
-            pk_buf_done(&path);
-        }
-        (void)pk_buf_printf(sql, "], hive_partitioning=false, union_by_name=%s)",
-                            same ? "false" : "true");
-    }
-    if (tables + files == 0 || (files > 0 && !same)) {
-        (void)pk_buf_puts(sql, files > 0 ? " UNION ALL BY NAME SELECT " : "SELECT ");
+    add_files(events, list, count, &span, false, same, &parts, sql);
+    if (same)
+        add_files(events, list, count, &span, true, same, &parts, sql);
+    if (parts == 0 || !same) {
+        (void)pk_buf_puts(sql, parts > 0 ? " UNION ALL BY NAME SELECT " : "SELECT ");
         for (size_t i = 0; i < column_count; i++)
             (void)pk_buf_printf(sql, "NULL::%s AS \"%s\", ", pk_sql_type(columns[i].type),
                                 columns[i].name);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prints what the way of an event costs: parsing, storing, its size on disk, a count over many. */
+/* Prints what the way of an event costs: parsing, storing, its size on disk, counts and queries
+ * over many; beside it a typed table of SQLite, fed and asked in the same run. */
+#include <arpa/inet.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/fs.h"
@@ -16,11 +20,11 @@
 #define EVENTS 1000000u
 #define BATCH  4096u
 
-static double cpu_seconds(void)
+static double seconds(int who)
 {
     struct rusage usage;
 
-    (void)getrusage(RUSAGE_SELF, &usage);
+    (void)getrusage(who, &usage);
     return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
@@ -82,33 +86,210 @@ static size_t make_line(uint32_t n, char *out, size_t size)
         n % 5 == 1 ? 53u : 443u, r, r * 7, extra);
 }
 
+/* ---- the peer: the same columns, each row inserted into a table of SQLite ---- */
+
+struct peer {
+    sqlite3 *db;
+    sqlite3_stmt *insert;
+    char path[64];
+};
+
+static void peer_must(const struct peer *peer, bool ok)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "sqlite: %s\n", sqlite3_errmsg(peer->db));
+    exit(1);
+}
+
+static void peer_open(struct peer *peer, const char *dir)
+{
+    struct pk_buf create = PK_BUF_INIT(64u << 10), insert = PK_BUF_INIT(64u << 10);
+    size_t count;
+    const struct pk_column *columns = pk_event_columns(&count);
+
+    (void)snprintf(peer->path, sizeof(peer->path), "%s/peer.db", dir);
+    (void)pk_buf_puts(&create,
+                      "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; CREATE TABLE events (");
+    (void)pk_buf_puts(&insert, "INSERT INTO events VALUES (");
+    for (size_t i = 0; i < count; i++) {
+        (void)pk_buf_printf(
+            &create, "%s\"%s\" %s", i > 0 ? ", " : "", columns[i].name,
+            columns[i].type == PK_COL_TIME || columns[i].type == PK_COL_U64 ? "INTEGER" : "TEXT");
+        (void)pk_buf_puts(&insert, i > 0 ? ", ?" : "?");
+    }
+    (void)pk_buf_puts(&create, ")");
+    (void)pk_buf_puts(&insert, ")");
+    peer_must(peer,
+              sqlite3_open(peer->path, &peer->db) == SQLITE_OK &&
+                  sqlite3_exec(peer->db, create.data, NULL, NULL, NULL) == SQLITE_OK &&
+                  sqlite3_prepare_v2(peer->db, insert.data, -1, &peer->insert, NULL) == SQLITE_OK);
+    pk_buf_done(&create);
+    pk_buf_done(&insert);
+}
+
+/* A batch as one transaction, read from the same bytes as the store's. */
+static void peer_ingest(struct peer *peer, const struct pk_buf *batch)
+{
+    static struct pk_wire_reader reader;
+    struct pk_value values[PK_EVENT_COLUMNS_MAX];
+    struct pk_error err = { 0 };
+    char text[INET6_ADDRSTRLEN];
+    size_t count;
+    const struct pk_column *columns = pk_event_columns(&count);
+
+    must(pk_wire_open(&reader, batch->data, batch->len, &err), &err);
+    peer_must(peer, sqlite3_exec(peer->db, "BEGIN", NULL, NULL, NULL) == SQLITE_OK);
+    int r;
+    while ((r = pk_wire_next(&reader, values, &err)) > 0) {
+        (void)sqlite3_clear_bindings(peer->insert);
+        for (size_t i = 0; i < count; i++) {
+            int at = (int)i + 1;
+            const struct pk_value *value = &values[i];
+            if (!value->set)
+                continue;
+            if (columns[i].type == PK_COL_TEXT)
+                (void)sqlite3_bind_text(peer->insert, at, value->text, (int)value->len,
+                                        SQLITE_STATIC);
+            else if (columns[i].type == PK_COL_IP)
+                (void)sqlite3_bind_text(peer->insert, at,
+                                        inet_ntop(value->ip_len == 4 ? AF_INET : AF_INET6,
+                                                  value->ip, text, sizeof(text)),
+                                        -1, SQLITE_TRANSIENT);
+            else
+                (void)sqlite3_bind_int64(peer->insert, at,
+                                         columns[i].type == PK_COL_TIME ? value->time
+                                                                        : (int64_t)value->number);
+        }
+        peer_must(peer, sqlite3_step(peer->insert) == SQLITE_DONE);
+        (void)sqlite3_reset(peer->insert);
+    }
+    must(r, &err);
+    peer_must(peer, sqlite3_exec(peer->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+}
+
+static double peer_count(struct peer *peer, const char *field)
+{
+    sqlite3_stmt *stmt = NULL;
+    char sql[200];
+
+    (void)snprintf(sql, sizeof(sql),
+                   "SELECT \"%s\", count(*) AS n FROM events WHERE \"%s\" IS NOT NULL GROUP BY 1"
+                   " ORDER BY n DESC LIMIT 10",
+                   field, field);
+    pk_nsec start = pk_time_monotonic();
+    peer_must(peer, sqlite3_prepare_v2(peer->db, sql, -1, &stmt, NULL) == SQLITE_OK);
+    while (sqlite3_step(stmt) == SQLITE_ROW)
+        continue;
+    (void)sqlite3_finalize(stmt);
+    return (double)(pk_time_monotonic() - start) / 1e6;
+}
+
+static int64_t peer_close(struct peer *peer)
+{
+    struct stat st = { 0 };
+
+    (void)sqlite3_finalize(peer->insert);
+    (void)sqlite3_close(peer->db);
+    (void)stat(peer->path, &st);
+    return st.st_size;
+}
+
+/* ---- questions ---- */
+
+/* Best of five, milliseconds. */
+static double count_ms(struct pk_events *events, const char *field)
+{
+    const struct pk_events_query query = { .until = INT64_MAX, .limit = 10 };
+    struct pk_error err = { 0 };
+    double best = 1e9;
+
+    for (int round = 0; round < 5; round++) {
+        json_t *list = NULL;
+        pk_nsec start = pk_time_monotonic();
+        must(pk_events_count(events, &query, field, &list, &err), &err);
+        best = PK_MIN(best, (double)(pk_time_monotonic() - start) / 1e6);
+        json_decref(list);
+    }
+    return best;
+}
+
+static double query_ms(struct pk_events *events, const char *filter, size_t *ret_found)
+{
+    const struct pk_events_query query = { .filter = filter, .until = INT64_MAX, .limit = 100 };
+    struct pk_error err = { 0 };
+    double best = 1e9;
+
+    for (int round = 0; round < 3; round++) {
+        json_t *list = NULL;
+        char *page = NULL;
+        pk_nsec start = pk_time_monotonic();
+        must(pk_events_query(events, &query, &list, &page, &err), &err);
+        best = PK_MIN(best, (double)(pk_time_monotonic() - start) / 1e6);
+        *ret_found = json_array_size(list);
+        json_decref(list);
+        pk_free(page);
+    }
+    return best;
+}
+
+static void ask(struct pk_events *events, struct peer *peer)
+{
+    static const char *const fields[] = { "type", "signature", "dst_ip", "host" };
+    static const char *const filters[] = {
+        "",
+        "type:alert",
+        "no-such-needle",
+        "host:*4999.example*",
+        "host:*.nowhere",
+        "dst_ip:192.168.2.0/28",
+        "ip:172.16.0.0/12",
+        "signature_id:9000007 src_port>60000",
+    };
+
+    for (size_t i = 0; i < PK_ARRAY_SIZE(fields); i++) {
+        double ours = count_ms(events, fields[i]);
+        double theirs = peer_count(peer, fields[i]);
+        printf("count by %-9s  %8.1f ms, sqlite %8.1f ms (%.0f times faster)\n", fields[i], ours,
+               theirs, theirs / ours);
+    }
+    for (size_t i = 0; i < PK_ARRAY_SIZE(filters); i++) {
+        size_t found = 0;
+        double ms = query_ms(events, filters[i], &found);
+        printf("newest 100         %8.1f ms, %3zu found  %s\n", ms, found, filters[i]);
+    }
+}
+
 int main(void)
 {
-    char dir[] = "/tmp/bench-events-XXXXXX", line[1024], session[40];
+    char dir[] = "/tmp/bench-events-XXXXXX", store_dir[64], line[1024], session[40];
     struct pk_error err = { 0 };
     struct pk_records *records = NULL;
     struct pk_value values[PK_EVENT_COLUMNS_MAX];
     struct pk_buf batch = PK_BUF_INIT(PK_WIRE_MAX);
     uint64_t raw = 0, offset = 0;
-    double parse = 0, store = 0;
+    double parse = 0, ingest = 0, peer_time = 0, other = 0;
+    struct peer peer;
 
     if (mkdtemp(dir) == NULL)
         return 1;
-    struct pk_events_options options = { .dir = dir,
-                                         .seal_after = PK_NSEC_PER_SEC,
-                                         .memory_bytes = 512u << 20 };
+    (void)snprintf(store_dir, sizeof(store_dir), "%s/events", dir);
+    struct pk_events_options options = { .dir = store_dir, .memory_bytes = 512u << 20 };
     struct pk_events *events = NULL;
     must(pk_events_open(&options, &events, &err), &err);
     must(pk_records_new(&records, &err), &err);
     json_t *sources = pk_events_sources(events, &err);
     snprintf(session, sizeof(session), "%s", pk_json_string_or(sources, "session", ""));
     json_decref(sources);
+    peer_open(&peer, dir);
 
     char *lines = malloc((size_t)BATCH * sizeof(line));
     size_t lens[BATCH];
     if (lines == NULL)
         return 1;
+    double process = seconds(RUSAGE_SELF);
     for (uint32_t n = 0; n < EVENTS; n += BATCH) {
+        double at = seconds(RUSAGE_THREAD);
         for (uint32_t i = 0; i < BATCH; i++)
             lens[i] = make_line(n + i, lines + i * sizeof(line), sizeof(line));
         struct pk_batch head = { .session = session,
@@ -118,9 +299,7 @@ int main(void)
                                  .tool = "suricata",
                                  .from = offset,
                                  .to = offset };
-        struct rusage thread;
-        (void)getrusage(RUSAGE_THREAD, &thread);
-        double start = (double)thread.ru_utime.tv_sec + (double)thread.ru_utime.tv_usec / 1e6;
+        double start = seconds(RUSAGE_THREAD);
         must(pk_wire_begin(&batch, &head, &err), &err);
         for (uint32_t i = 0; i < BATCH; i++) {
             (void)pk_records_parse(records, PK_LOG_EVE, NULL, 0, lines + i * sizeof(line), lens[i],
@@ -129,43 +308,39 @@ int main(void)
             raw += lens[i] + 1;
             offset += lens[i] + 1;
         }
-        (void)getrusage(RUSAGE_THREAD, &thread);
-        parse += (double)thread.ru_utime.tv_sec + (double)thread.ru_utime.tv_usec / 1e6 - start;
         pk_wire_finish(&batch, offset, 0, 0);
-        double before = cpu_seconds();
+        double parsed = seconds(RUSAGE_THREAD);
+        parse += parsed - start;
+        peer_ingest(&peer, &batch); /* in turns: whatever else this machine does hits both */
+        double peered = seconds(RUSAGE_THREAD);
+        peer_time += peered - parsed;
+        other += peered - at;
         json_t *reply = NULL;
         must(pk_events_ingest(events, batch.data, batch.len, &reply, &err), &err);
         json_decref(reply);
-        store += cpu_seconds() - before;
+        ingest += seconds(RUSAGE_THREAD) - peered;
     }
-    double before = cpu_seconds();
     json_t *stats = NULL;
     do {
         json_decref(stats);
         pk_sleep_ms(100);
         stats = pk_events_stats(events, NULL, &err);
     } while (pk_json_int_or(stats, "memoryRows", 0) > 0);
-    store += cpu_seconds() - before;
+    /* All that the process used but for the making of events: also what other threads sealed. */
+    double store = seconds(RUSAGE_SELF) - process - other;
     int64_t bytes = pk_json_int_or(stats, "bytes", 0);
     uint32_t made = (EVENTS + BATCH - 1) / BATCH * BATCH;
-    printf("parse and encode   %8.0f events per CPU second (%.0f bytes a record)\n", made / parse,
-           (double)raw / made);
-    printf("ingest and seal    %8.0f events per CPU second\n", made / store);
-    printf("size on disk       %8.3f of the raw records\n", (double)bytes / (double)raw);
+    printf("%u events of %.0f bytes, in %lld files\n", made, (double)raw / made,
+           (long long)pk_json_int_or(stats, "files", 0));
+    printf("parse and encode   %8.0f events per CPU second\n", made / parse);
+    printf("ingest and seal    %8.0f events per CPU second (ingest alone %.0f), sqlite %.0f (%.1f "
+           "times faster)\n",
+           made / store, made / ingest, made / peer_time, peer_time / store);
     json_decref(stats);
-    static const char *const fields[] = { "type", "signature", "dst_ip", "host" };
-    for (size_t i = 0; i < PK_ARRAY_SIZE(fields); i++) {
-        struct pk_events_query query = { .until = INT64_MAX, .limit = 10 };
-        double best = 1e9;
-        for (int round = 0; round < 5; round++) {
-            json_t *list = NULL;
-            pk_nsec start = pk_time_monotonic();
-            must(pk_events_count(events, &query, fields[i], &list, &err), &err);
-            best = PK_MIN(best, (double)(pk_time_monotonic() - start) / 1e6);
-            json_decref(list);
-        }
-        printf("count by %-9s %8.1f ms over %u events\n", fields[i], best, made);
-    }
+    ask(events, &peer);
+    int64_t peer_bytes = peer_close(&peer);
+    printf("size on disk       %8.3f of the raw records, sqlite %.3f\n",
+           (double)bytes / (double)raw, (double)peer_bytes / (double)raw);
     free(lines);
     pk_buf_done(&batch);
     pk_records_free(records);
