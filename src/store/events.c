@@ -81,6 +81,14 @@ void pk_events_remove_segment(struct pk_events *events, const struct pk_segment 
         }
 }
 
+static int newest_first(const void *a, const void *b)
+{
+    const struct pk_segment *x = *(struct pk_segment *const *)a;
+    const struct pk_segment *y = *(struct pk_segment *const *)b;
+
+    return x->max_time > y->max_time ? -1 : x->max_time < y->max_time;
+}
+
 int pk_events_snapshot(struct pk_events *events, pk_nsec since, pk_nsec until, uint64_t seq,
                        const char *dataset, struct pk_segment ***ret_list, size_t *ret_count,
                        struct pk_error *err)
@@ -99,6 +107,8 @@ int pk_events_snapshot(struct pk_events *events, pk_nsec since, pk_nsec until, u
         s->refs++;
         list[count++] = s;
     }
+    if (list != NULL)
+        qsort(list, count, sizeof(struct pk_segment *), newest_first);
     pthread_mutex_unlock(&events->lock);
     if (list == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");

@@ -121,7 +121,8 @@ struct pk_events {
 struct pk_segment *pk_segment_new(void);
 void pk_segment_unref(struct pk_events *events, struct pk_segment *segment);
 /* The segments with events in [since, until) and above seq, of one dataset unless NULL or "";
- * release each and pk_free() the list. */
+ * release each and pk_free() the list. The newest come first: who wants
+ * the newest events can then leave out most others by their times. */
 int pk_events_snapshot(struct pk_events *events, pk_nsec since, pk_nsec until, uint64_t seq,
                        const char *dataset, struct pk_segment ***ret_list, size_t *ret_count,
                        struct pk_error *err);
@@ -169,6 +170,9 @@ void *pk_events_watchdog(void *arg);
  * list gives no rows. Files that are wholly within are read without a look at their times. */
 int pk_events_from_sql(const struct pk_events *events, struct pk_segment *const *list, size_t count,
                        pk_nsec since, pk_nsec until, struct pk_buf *sql, struct pk_error *err);
+/* picket_in_net(address, network), picket_contains(text, word in ASCII), picket_among(number, list
+ * of PK_AMONG_DIGITS hexadecimal digits each, ascending). */
+#define PK_AMONG_DIGITS 16u
 int pk_events_register_functions(struct pk_events *events, struct pk_error *err);
 void pk_sql_quote(struct pk_buf *sql, const char *text); /* 'it''s' */
 const char *pk_sql_type(enum pk_column_type type);

@@ -2,6 +2,7 @@
 /* Reading events: pages, counts, following. Each read has a time limit, which really stops it. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -26,12 +27,12 @@ struct reading {
     duckdb_pending pending;
     struct duckdb_result result;
     bool has_reader, has_result;
+    bool no_params; /* the statement has none of the query's parameters */
 };
 
-static void reading_done(struct reading *reading)
+static void statement_done(struct reading *reading)
 {
-    struct pk_events *events = reading->events;
-    const struct pk_duckdb *duck = events->duck;
+    const struct pk_duckdb *duck = reading->events->duck;
 
     if (reading->has_result)
         duck->destroy_result(&reading->result);
@@ -39,6 +40,14 @@ static void reading_done(struct reading *reading)
         duck->destroy_pending(&reading->pending);
     if (reading->stmt != NULL)
         duck->destroy_prepare(&reading->stmt);
+    reading->has_result = false;
+}
+
+static void reading_done(struct reading *reading)
+{
+    struct pk_events *events = reading->events;
+
+    statement_done(reading);
     if (reading->has_reader) {
         pthread_mutex_lock(&events->lock);
         events->reader_busy[reading->reader] = false;
@@ -133,7 +142,7 @@ static int bind(struct reading *reading, struct pk_error *err)
 {
     const struct pk_duckdb *duck = reading->events->duck;
 
-    for (size_t i = 0; i < reading->query.param_count; i++) {
+    for (size_t i = 0; i < reading->query.param_count && !reading->no_params; i++) {
         const struct pk_param *param = &reading->query.params[i];
         int state = param->is_text
                         ? duck->bind_varchar_length(reading->stmt, i + 1, param->text, param->len)
@@ -151,9 +160,10 @@ static int run(struct reading *reading, struct pk_error *err)
     const struct pk_duckdb *duck = events->duck;
     static const char what[] = "the query failed";
 
+    statement_done(reading); /* of the reading before, on the same connection */
     if (reading->sql.failed)
         return pk_fail(err, PK_E_NOMEM, "the query is too large");
-    int r = take_reader(reading, err);
+    int r = reading->has_reader ? 0 : take_reader(reading, err);
     if (r < 0)
         return r;
     duckdb_connection connection = events->readers[reading->reader];
@@ -314,11 +324,100 @@ static int parse_page(const char *page, int64_t *ret_time, int64_t *ret_seq, str
     return 0;
 }
 
+/* ---- pages ----
+ *
+ * In two steps: which events (their times and numbers, for which only the columns that the query
+ * names are read), then these events whole. The raw records are most of the bytes, and of them only
+ * those that are shown are read. */
+
+struct keys {
+    pk_nsec min_time, max_time;
+    int64_t min_seq, max_seq;
+    size_t count;
+};
+
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Reads the first step's result; the numbers as picket_among() takes them. */
+static int take_keys(struct reading *reading, unsigned limit, struct keys *keys,
+                     struct pk_buf *list)
+{
+    const struct pk_duckdb *duck = reading->events->duck;
+    PK_CLEANUP(pk_free_p) int64_t *numbers = pk_zalloc_array(limit, sizeof(*numbers));
+    duckdb_chunk chunk;
+
+    *keys = (struct keys){ .min_time = INT64_MAX, .max_time = INT64_MIN };
+    if (numbers == NULL)
+        return PK_E_NOMEM;
+    while ((chunk = duck->fetch_chunk(reading->result)) != NULL) {
+        duckdb_idx n = duck->data_chunk_get_size(chunk);
+        for (duckdb_idx row = 0; row < n && keys->count < limit; row++) {
+            pk_nsec when = number_at(duck, chunk, 0, row);
+            keys->min_time = PK_MIN(keys->min_time, when);
+            keys->max_time = PK_MAX(keys->max_time, when);
+            numbers[keys->count++] = number_at(duck, chunk, 1, row);
+        }
+        duck->destroy_data_chunk(&chunk);
+        if (n == 0)
+            break;
+    }
+    qsort(numbers, keys->count, sizeof(*numbers), by_number);
+    for (size_t i = 0; i < keys->count; i++)
+        (void)pk_buf_printf(list, "%016" PRIx64, (uint64_t)numbers[i]);
+    if (keys->count > 0) {
+        keys->min_seq = numbers[0];
+        keys->max_seq = numbers[keys->count - 1];
+    }
+    return list->failed ? PK_E_NOMEM : 0;
+}
+
+/* Leaves the segments that have none of the events out. */
+static void narrow(struct reading *reading, const struct keys *keys)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < reading->segment_count; i++) {
+        struct pk_segment *s = reading->segments[i];
+        if (s->memory || (s->min_time <= keys->max_time && s->max_time >= keys->min_time))
+            reading->segments[kept++] = s;
+        else
+            pk_segment_unref(reading->events, s);
+    }
+    reading->segment_count = kept;
+}
+
+/* The events of the keys, newest first. */
+static int read_whole(struct reading *reading, const struct keys *keys, const struct pk_buf *list,
+                      struct rows *rows, struct pk_error *err)
+{
+    narrow(reading, keys);
+    pk_buf_clear(&reading->sql);
+    select_all(&reading->sql);
+    int r = pk_events_from_sql(reading->events, reading->segments, reading->segment_count,
+                               keys->min_time, keys->max_time + 1, &reading->sql, err);
+    if (r < 0)
+        return r;
+    (void)pk_buf_printf(&reading->sql,
+                        " AS e WHERE seq BETWEEN %" PRId64 " AND %" PRId64
+                        " AND picket_among(seq, '%s') ORDER BY time DESC, seq DESC",
+                        keys->min_seq, keys->max_seq, list->data);
+    reading->no_params = true;
+    r = run(reading, err);
+    return r < 0 ? r : take_rows(reading, rows, err);
+}
+
 int pk_events_query(struct pk_events *events, const struct pk_events_query *query,
                     json_t **ret_list, char **ret_page, struct pk_error *err)
 {
     PK_CLEANUP(reading_done) struct reading reading;
+    PK_CLEANUP(pk_buf_done) struct pk_buf list = PK_BUF_INIT(1u << 20);
     struct rows rows = { 0 };
+    struct keys keys;
     pk_nsec until = clamp_until(query->until);
     char *page = NULL;
     int64_t at_time = 0, at_seq = 0;
@@ -340,7 +439,7 @@ int pk_events_query(struct pk_events *events, const struct pk_events_query *quer
     if (r < 0)
         return r;
 
-    select_all(&reading.sql);
+    (void)pk_buf_puts(&reading.sql, "SELECT time, seq FROM ");
     r = pk_events_from_sql(events, reading.segments, reading.segment_count, query->since, until,
                            &reading.sql, err);
     if (r < 0)
@@ -353,8 +452,12 @@ int pk_events_query(struct pk_events *events, const struct pk_events_query *quer
                             at_time, at_seq);
     (void)pk_buf_printf(&reading.sql, " ORDER BY time DESC, seq DESC LIMIT %u", query->limit);
     r = run(&reading, err);
-    if (r == 0)
-        r = take_rows(&reading, &rows, err);
+    if (r == 0 && take_keys(&reading, query->limit, &keys, &list) < 0)
+        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+    if (r == 0 && keys.count > 0)
+        r = read_whole(&reading, &keys, &list, &rows, err);
+    if (r == 0 && rows.list == NULL && (rows.list = json_array()) == NULL)
+        r = pk_fail(err, PK_E_NOMEM, "out of memory");
     if (r < 0)
         return r;
     if (rows.cut || json_array_size(rows.list) == query->limit) {
@@ -368,6 +471,8 @@ int pk_events_query(struct pk_events *events, const struct pk_events_query *quer
     *ret_page = page;
     return 0;
 }
+
+/* ---- counts ---- */
 
 int pk_events_count(struct pk_events *events, const struct pk_events_query *query,
                     const char *field, json_t **ret_list, struct pk_error *err)

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SQL text of the event store, made from the column table; and its function for networks. */
+/* SQL text of the event store, made from the column table; and its functions for networks and
+ * texts. */
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <string.h>
+#if defined(__SSE2__)
+#    include <emmintrin.h>
+#endif
 
 #include "store/events_internal.h"
 
@@ -188,22 +192,159 @@ static void call_in_net(duckdb_function_info info, duckdb_chunk input, duckdb_ve
     }
 }
 
-int pk_events_register_functions(struct pk_events *events, struct pk_error *err)
+static unsigned char fold(unsigned char c)
+{
+    return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 32) : c;
+}
+
+static bool matches_at(const char *text, const char *needle, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (fold((unsigned char)text[i]) != (unsigned char)needle[i])
+            return false;
+    return true;
+}
+
+/* needle is in lower case and not empty. Where its first and last byte fit, the rest is compared.
+ */
+static bool contains(const char *text, size_t len, const char *needle, size_t needle_len)
+{
+    size_t at = 0;
+
+    if (len < needle_len)
+        return false;
+    size_t places = len - needle_len + 1;
+#if defined(__SSE2__)
+    const char first = needle[0], last = needle[needle_len - 1];
+    const __m128i low_first = _mm_set1_epi8(first), low_last = _mm_set1_epi8(last);
+    const __m128i up_first =
+        _mm_set1_epi8((char)(first >= 'a' && first <= 'z' ? first - 32 : first));
+    const __m128i up_last = _mm_set1_epi8((char)(last >= 'a' && last <= 'z' ? last - 32 : last));
+    for (; places - at >= 16; at += 16) {
+        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(text + at));
+        __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(text + at + needle_len - 1));
+        __m128i fits =
+            _mm_and_si128(_mm_or_si128(_mm_cmpeq_epi8(a, low_first), _mm_cmpeq_epi8(a, up_first)),
+                          _mm_or_si128(_mm_cmpeq_epi8(b, low_last), _mm_cmpeq_epi8(b, up_last)));
+        for (unsigned mask = (unsigned)_mm_movemask_epi8(fits); mask != 0; mask &= mask - 1)
+            if (matches_at(text + at + __builtin_ctz(mask), needle, needle_len))
+                return true;
+    }
+#endif
+    for (; at < places; at++)
+        if (matches_at(text + at, needle, needle_len))
+            return true;
+    return false;
+}
+
+/* picket_contains(text, needle) for a needle in ASCII, whatever the case: as
+ * contains(lower(text), lower(needle)), but makes no text in lower case. */
+static void call_contains(duckdb_function_info info, duckdb_chunk input, duckdb_vector output)
+{
+    const struct pk_duckdb *duck;
+    char needle[PK_QUERY_MAX];
+    size_t needle_len = SIZE_MAX;
+    const char *last = NULL;
+
+    (void)info;
+    if (pk_duckdb_load(&duck, NULL) < 0)
+        return; /* cannot be: it called us */
+    duckdb_vector texts = duck->data_chunk_get_vector(input, 0);
+    duckdb_vector needles = duck->data_chunk_get_vector(input, 1);
+    const union duckdb_string *text = duck->vector_get_data(texts);
+    const union duckdb_string *wanted = duck->vector_get_data(needles);
+    const uint64_t *text_valid = duck->vector_get_validity(texts);
+    const uint64_t *wanted_valid = duck->vector_get_validity(needles);
+    bool *result = duck->vector_get_data(output);
+    duckdb_idx rows = duck->data_chunk_get_size(input);
+
+    for (duckdb_idx i = 0; i < rows; i++) {
+        size_t len;
+        result[i] = false;
+        if (!pk_duckdb_is_valid(text_valid, i) || !pk_duckdb_is_valid(wanted_valid, i))
+            continue; /* DuckDB makes it NULL */
+        const char *bytes = pk_duckdb_text(&wanted[i], &len);
+        if (len != needle_len || (bytes != last && !matches_at(bytes, needle, len))) {
+            needle_len = PK_MIN(len, sizeof(needle)); /* a query is no longer */
+            for (size_t n = 0; n < needle_len; n++)
+                needle[n] = (char)fold((unsigned char)bytes[n]);
+        }
+        last = bytes; /* a constant: made once per chunk */
+        bytes = pk_duckdb_text(&text[i], &len);
+        result[i] = needle_len == 0 || contains(bytes, len, needle, needle_len);
+    }
+}
+
+/* picket_among(number, list): the list is numbers as 16 hexadecimal digits each, ascending. Unlike
+ * IN, DuckDB asks it within the scan, before the other columns of the row are read. */
+static void call_among(duckdb_function_info info, duckdb_chunk input, duckdb_vector output)
+{
+    static const char digits[] = "0123456789abcdef";
+    const struct pk_duckdb *duck;
+
+    (void)info;
+    if (pk_duckdb_load(&duck, NULL) < 0)
+        return; /* cannot be: it called us */
+    duckdb_vector numbers = duck->data_chunk_get_vector(input, 0);
+    duckdb_vector lists = duck->data_chunk_get_vector(input, 1);
+    const int64_t *number = duck->vector_get_data(numbers);
+    const union duckdb_string *list = duck->vector_get_data(lists);
+    const uint64_t *number_valid = duck->vector_get_validity(numbers);
+    const uint64_t *list_valid = duck->vector_get_validity(lists);
+    bool *result = duck->vector_get_data(output);
+    duckdb_idx rows = duck->data_chunk_get_size(input);
+
+    for (duckdb_idx i = 0; i < rows; i++) {
+        char key[PK_AMONG_DIGITS];
+        size_t len;
+        result[i] = false;
+        if (!pk_duckdb_is_valid(number_valid, i) || !pk_duckdb_is_valid(list_valid, i))
+            continue; /* DuckDB makes it NULL */
+        const char *text = pk_duckdb_text(&list[i], &len);
+        for (size_t n = 0; n < sizeof(key); n++)
+            key[n] = digits[(uint64_t)number[i] >> (60 - 4 * n) & 15];
+        size_t low = 0, high = len / sizeof(key);
+        while (low < high && !result[i]) {
+            size_t middle = low + (high - low) / 2;
+            int order = memcmp(key, text + middle * sizeof(key), sizeof(key));
+            result[i] = order == 0;
+            if (order < 0)
+                high = middle;
+            else
+                low = middle + 1;
+        }
+    }
+}
+
+static int register_test(struct pk_events *events, const char *name, int first_type,
+                         void (*call)(duckdb_function_info, duckdb_chunk, duckdb_vector),
+                         struct pk_error *err)
 {
     const struct pk_duckdb *duck = events->duck;
     duckdb_function function = duck->create_scalar_function();
+    duckdb_type first = duck->create_logical_type(first_type);
     duckdb_type text = duck->create_logical_type(DUCKDB_VARCHAR);
     duckdb_type truth = duck->create_logical_type(DUCKDB_BOOLEAN);
 
-    duck->scalar_function_set_name(function, "picket_in_net");
-    duck->scalar_function_add_parameter(function, text);
+    duck->scalar_function_set_name(function, name);
+    duck->scalar_function_add_parameter(function, first);
     duck->scalar_function_add_parameter(function, text);
     duck->scalar_function_set_return_type(function, truth);
-    duck->scalar_function_set_function(function, call_in_net);
+    duck->scalar_function_set_function(function, call);
     int state = duck->register_scalar_function(events->writer, function);
+    duck->destroy_logical_type(&first);
     duck->destroy_logical_type(&text);
     duck->destroy_logical_type(&truth);
     duck->destroy_scalar_function(&function);
     return state == DUCKDB_OK ? 0
                               : pk_fail(err, PK_E_INTERNAL, "DuckDB does not take our function");
+}
+
+int pk_events_register_functions(struct pk_events *events, struct pk_error *err)
+{
+    int r = register_test(events, "picket_in_net", DUCKDB_VARCHAR, call_in_net, err);
+
+    if (r == 0)
+        r = register_test(events, "picket_contains", DUCKDB_VARCHAR, call_contains, err);
+    return r < 0 ? r : register_test(events, "picket_among", DUCKDB_BIGINT, call_among, err);
 }

@@ -407,7 +407,12 @@ static int term_fulltext(struct parser *p, struct value *value)
     if (r < 0)
         return r;
     p->query->heavy = true;
-    (void)pk_buf_printf(&p->where, "contains(lower(raw), lower($%zu))", index);
+    bool ascii = true;
+    for (size_t i = 0; i < value->len; i++)
+        ascii = ascii && (unsigned char)value->text[i] < 0x80;
+    (void)pk_buf_printf(&p->where,
+                        ascii ? "picket_contains(raw, $%zu)" : "contains(lower(raw), lower($%zu))",
+                        index);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/fs.h"
@@ -27,6 +28,15 @@ static double seconds(int who)
     (void)getrusage(who, &usage);
     return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* Of this thread, milliseconds. */
+static double cpu_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
 static void must(int r, const struct pk_error *err)
@@ -177,12 +187,12 @@ static double peer_count(struct peer *peer, const char *field)
                    "SELECT \"%s\", count(*) AS n FROM events WHERE \"%s\" IS NOT NULL GROUP BY 1"
                    " ORDER BY n DESC LIMIT 10",
                    field, field);
-    pk_nsec start = pk_time_monotonic();
+    double start = cpu_ms();
     peer_must(peer, sqlite3_prepare_v2(peer->db, sql, -1, &stmt, NULL) == SQLITE_OK);
     while (sqlite3_step(stmt) == SQLITE_ROW)
         continue;
     (void)sqlite3_finalize(stmt);
-    return (double)(pk_time_monotonic() - start) / 1e6;
+    return cpu_ms() - start;
 }
 
 static int64_t peer_close(struct peer *peer)
@@ -197,7 +207,7 @@ static int64_t peer_close(struct peer *peer)
 
 /* ---- questions ---- */
 
-/* Best of five, milliseconds. */
+/* Best of five, in milliseconds of CPU: on a small machine one thread does it all. */
 static double count_ms(struct pk_events *events, const char *field)
 {
     const struct pk_events_query query = { .until = INT64_MAX, .limit = 10 };
@@ -206,9 +216,9 @@ static double count_ms(struct pk_events *events, const char *field)
 
     for (int round = 0; round < 5; round++) {
         json_t *list = NULL;
-        pk_nsec start = pk_time_monotonic();
+        double start = cpu_ms();
         must(pk_events_count(events, &query, field, &list, &err), &err);
-        best = PK_MIN(best, (double)(pk_time_monotonic() - start) / 1e6);
+        best = PK_MIN(best, cpu_ms() - start);
         json_decref(list);
     }
     return best;
@@ -223,9 +233,9 @@ static double query_ms(struct pk_events *events, const char *filter, size_t *ret
     for (int round = 0; round < 3; round++) {
         json_t *list = NULL;
         char *page = NULL;
-        pk_nsec start = pk_time_monotonic();
+        double start = cpu_ms();
         must(pk_events_query(events, &query, &list, &page, &err), &err);
-        best = PK_MIN(best, (double)(pk_time_monotonic() - start) / 1e6);
+        best = PK_MIN(best, cpu_ms() - start);
         *ret_found = json_array_size(list);
         json_decref(list);
         pk_free(page);
@@ -250,13 +260,13 @@ static void ask(struct pk_events *events, struct peer *peer)
     for (size_t i = 0; i < PK_ARRAY_SIZE(fields); i++) {
         double ours = count_ms(events, fields[i]);
         double theirs = peer_count(peer, fields[i]);
-        printf("count by %-9s  %8.1f ms, sqlite %8.1f ms (%.0f times faster)\n", fields[i], ours,
-               theirs, theirs / ours);
+        printf("count by %-9s  %8.1f CPU ms, sqlite %8.1f ms (%.0f times faster)\n", fields[i],
+               ours, theirs, theirs / ours);
     }
     for (size_t i = 0; i < PK_ARRAY_SIZE(filters); i++) {
         size_t found = 0;
         double ms = query_ms(events, filters[i], &found);
-        printf("newest 100         %8.1f ms, %3zu found  %s\n", ms, found, filters[i]);
+        printf("newest 100         %8.1f CPU ms, %3zu found  %s\n", ms, found, filters[i]);
     }
 }
 

@@ -21,10 +21,11 @@ static void test_sql(void **state)
         { "url:/a*", "(\"url\" ILIKE $1 ESCAPE '\\')", 1 },
         { "ip:10.0.0.0/8", "(picket_in_net(\"src_ip\", $1) OR picket_in_net(\"dst_ip\", $2))", 2 },
         { "src_ip:2001:DB8::1", "(\"src_ip\" = $1)", 1 },
-        { "a b", "contains(lower(raw), lower($1)) AND contains(lower(raw), lower($2))", 2 },
+        { "a b", "picket_contains(raw, $1) AND picket_contains(raw, $2)", 2 },
         { "NOT (dst_port:1 OR dst_port:2)",
           "NOT coalesce(((\"dst_port\" = $1) OR (\"dst_port\" = $2)), false)", 2 },
-        { "ORDER", "contains(lower(raw), lower($1))", 1 },
+        { "ORDER", "picket_contains(raw, $1)", 1 },
+        { "stra\u00dfe", "contains(lower(raw), lower($1))", 1 },
     };
     for (size_t i = 0; i < PK_ARRAY_SIZE(cases); i++) {
         struct pk_query query = { 0 };
