@@ -7,4 +7,6 @@
     for ((key) = json_object_iter_key(json_object_iter(map)); \
          (key) && ((item) = json_object_get(map, key));       \
          (key) = json_object_iter_key(json_object_key_to_iter(key)))
+#define bpf_object__for_each_program(item, object) \
+    while (((item) = bpf_object__next_program((object), (item))) != NULL)
 #define LIBBPF_OPTS(type, name, ...) struct type name = { 0, __VA_ARGS__ }

@@ -171,7 +171,7 @@ static bool key_expected(const struct builder *b)
 static int keep_text(struct builder *b, const char *text, size_t len, unsigned line, unsigned col,
                      const char **ret_text, size_t *ret_len)
 {
-    if (memchr(text, '\0', len) != NULL || !pk_str_is_utf8(text, len))
+    if (memchr(text, '\0', len) != NULL || pk_utf8_prefix(text, len) != len)
         return fail_at(b, line, col, "write readable text here",
                        "the text has a NUL or a character that is not Unicode in it");
     char *copy = arena_alloc(b->doc, len + 1);

@@ -62,8 +62,4 @@ struct pk_value {
     };
 };
 
-/* Bytes of text that are valid UTF-8 from the start (no surrogates, nothing overlong, at most
- * U+10FFFF); equals len when all are. */
-size_t pk_utf8_prefix(const char *text, size_t len);
-
 #endif

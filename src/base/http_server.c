@@ -223,7 +223,8 @@ static bool url_decode(char *text)
         p += 2;
     }
     *out = '\0';
-    return pk_str_is_utf8(text, (size_t)(out - text));
+    size_t len = (size_t)(out - text);
+    return pk_utf8_prefix(text, len) == len;
 }
 
 static void refuse(struct pk_http_request *request, unsigned status, int code, const char *hint,

@@ -145,15 +145,26 @@ static size_t decode(const unsigned char *text, size_t left, uint32_t *ret_char)
     return 0;
 }
 
-bool pk_str_is_utf8(const char *text, size_t len)
+size_t pk_utf8_prefix(const char *text, size_t len)
 {
-    uint32_t c;
-    for (size_t i = 0, n; i < len; i += n) {
-        n = decode((const unsigned char *)text + i, len - i, &c);
-        if (n == 0)
-            return false;
+    const unsigned char *bytes = (const unsigned char *)text;
+    size_t at = 0;
+    while (at < len) {
+        uint64_t eight; /* text is ASCII as a rule: a step over eight at once */
+        if (len - at >= sizeof(eight)) {
+            memcpy(&eight, bytes + at, sizeof(eight));
+            if ((eight & 0x8080808080808080u) == 0) {
+                at += sizeof(eight);
+                continue;
+            }
+        }
+        uint32_t c;
+        size_t step = decode(bytes + at, len - at, &c);
+        if (step == 0)
+            break;
+        at += step;
     }
-    return true;
+    return at;
 }
 
 uint32_t pk_utf8_next(const char **text, const char *end)

@@ -25,8 +25,9 @@ bool pk_str_ends(const char *text, const char *suffix);
  */
 bool pk_str_is_name(const char *text, size_t max);
 
-/* Well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF). NUL is fine. */
-bool pk_str_is_utf8(const char *text, size_t len);
+/* Bytes of text that are well-formed UTF-8 from the start (RFC 3629: no overlong forms, no
+ * surrogates, at most U+10FFFF; NUL is fine): len when all are. */
+size_t pk_utf8_prefix(const char *text, size_t len);
 /* Decodes the character at *text, before end, and moves behind it; a wrong byte gives U+FFFD. */
 uint32_t pk_utf8_next(const char **text, const char *end);
 

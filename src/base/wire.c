@@ -4,6 +4,8 @@
 #include <endian.h>
 #include <string.h>
 
+#include "base/str.h"
+
 #define VERSION 1u
 
 enum { /* offsets of the fixed part */

@@ -44,7 +44,7 @@ static int keep_complaint(enum libbpf_print_level level, const char *format, va_
 {
     if (level != LIBBPF_WARN)
         return 0;
-    vsnprintf(complaint, sizeof complaint, format, args);
+    (void)vsnprintf(complaint, sizeof complaint, format, args);
     complaint[strcspn(complaint, "\n")] = '\0';
     return 0;
 }

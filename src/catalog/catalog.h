@@ -120,8 +120,8 @@ int pk_mustache_render(
  * the value at fault. */
 int pk_jsonschema_check(const json_t *schema, struct pk_error *err);
 int pk_jsonschema_validate(const json_t *schema, const json_t *value,
-                           void (*fault)(void *arg, const char *pointer, const char *message,
-                                         const char *hint),
+                           void (*on_fault)(void *arg, const char *pointer, const char *message,
+                                            const char *hint),
                            void *arg, struct pk_error *err);
 /* Fills in "default"s of absent members, recursively, in place. */
 int pk_jsonschema_fill_defaults(const json_t *schema, json_t *value, struct pk_error *err);

@@ -31,7 +31,7 @@ _Static_assert(sizeof(struct ustar) == BLOCK, "a tar header is one block");
 static void close_file(FILE **file)
 {
     if (*file != NULL)
-        fclose(*file);
+        (void)fclose(*file);
 }
 
 static void octal(char *field, size_t size, uint64_t value)
@@ -93,7 +93,7 @@ static int write_head(FILE *file, const char *name, const struct pk_tree_entry *
     for (size_t i = 0; i < sizeof(head); i++)
         sum += bytes[i];
     octal(head.checksum, 7, sum);
-    fwrite(&head, sizeof(head), 1, file);
+    (void)fwrite(&head, sizeof(head), 1, file);
     return 0;
 }
 
@@ -101,13 +101,13 @@ static void pad(FILE *file, uint64_t size)
 {
     static const char zeros[BLOCK];
     if (size % BLOCK != 0)
-        fwrite(zeros, BLOCK - size % BLOCK, 1, file);
+        (void)fwrite(zeros, BLOCK - size % BLOCK, 1, file);
 }
 
 static int finish(FILE *file, const char *path, struct pk_error *err)
 {
     static const char zeros[2 * BLOCK];
-    fwrite(zeros, sizeof(zeros), 1, file);
+    (void)fwrite(zeros, sizeof(zeros), 1, file);
     if (fflush(file) == EOF || ferror(file) != 0) {
         int sys = errno != 0 ? errno : EIO;
         pk_fail_errno(err, sys, "%s", path);
@@ -149,7 +149,7 @@ static int write_entry(FILE *file, const struct pk_tree_entry *entry, const char
         return r;
     if (entry->data == NULL)
         return copy_file(file, full, entry->size, err);
-    fwrite(entry->data, 1, entry->size, file);
+    (void)fwrite(entry->data, 1, entry->size, file);
     pad(file, entry->size);
     return 0;
 }
@@ -250,7 +250,7 @@ int pk_image_write_archive(const char *layer_path, const struct pk_image_meta *m
             if (r < 0)
                 return r;
         } else {
-            fwrite(members[i].data, 1, members[i].size, file);
+            (void)fwrite(members[i].data, 1, members[i].size, file);
             pad(file, members[i].size);
         }
     }

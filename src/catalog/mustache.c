@@ -158,93 +158,129 @@ static bool set_delimiters(const char *text, size_t len, char *open, char *close
     return true;
 }
 
+/* A tag as it is written: its name has no white space around it, except in a comment or a change of
+ * the delimiters. */
+struct tag {
+    const char *start, *after, *name;
+    size_t len;
+    char sigil; /* '\0': none */
+};
+
+static int read_tag(const struct template *template, const char *start, const char *open,
+                    const char *close, struct tag *ret_tag, struct pk_error *err)
+{
+    const char *inside = start + strlen(open);
+    struct tag tag = { .start = start, .name = inside };
+    if (inside < template->end && *inside != '\0' && strchr("{&#^/>!=<$", *inside) != NULL) {
+        tag.sigil = *inside;
+        tag.name++;
+    }
+    char whole[DELIMIT_MAX + 2];
+    (void)snprintf(whole, sizeof(whole), "%s%s",
+                   tag.sigil == '{'   ? "}"
+                   : tag.sigil == '=' ? "="
+                                      : "",
+                   close);
+    const char *stop = find(tag.name, template->end, whole);
+    if (stop == NULL) {
+        (void)fail_at(template, start, err, "close it, or write the braces another way",
+                      "tag without end", inside,
+                      PK_MIN((size_t)(template->end - inside), (size_t)20));
+        return PK_E_INVALID;
+    }
+    tag.after = stop + strlen(whole);
+    tag.len = (size_t)(stop - tag.name);
+    if (tag.sigil != '=' && tag.sigil != '!')
+        trim(&tag.name, &tag.len);
+    *ret_tag = tag;
+    return 0;
+}
+
+static enum token_kind kind_of(char sigil)
+{
+    switch (sigil) {
+    case '{':
+    case '&':
+        return TOKEN_RAW;
+    case '#':
+        return TOKEN_SECTION;
+    case '^':
+        return TOKEN_INVERTED;
+    case '/':
+        return TOKEN_END;
+    case '>':
+        return TOKEN_PARTIAL;
+    default:
+        return TOKEN_VALUE;
+    }
+}
+
+/* The sections that are open, as indexes of their tokens. */
+struct open_sections {
+    size_t tokens[DEPTH_MAX], depth;
+};
+
+/* indent: what stands before the tag when it has the line for itself, else "". */
+static int take_tag(const struct template *template, const struct tag *tag, const char *indent,
+                    size_t indent_len, struct parsed *parsed, struct open_sections *sections,
+                    struct pk_error *err)
+{
+    if (tag->sigil == '<' || tag->sigil == '$')
+        return fail_at(template, tag->start, err, "use a partial: {{> name}}",
+                       "template inheritance is not supported:", tag->name, tag->len);
+    if (tag->len == 0 || memchr(tag->name, '\n', tag->len) != NULL)
+        return fail_at(template, tag->start, err, "write a name, such as {{values.threads}}",
+                       "tag without a name", "", 0);
+    struct token token = { .kind = kind_of(tag->sigil), .text = tag->name, .len = tag->len };
+    if (token.kind == TOKEN_PARTIAL) {
+        token.indent = indent;
+        token.indent_len = indent_len;
+    } else if (token.kind == TOKEN_SECTION || token.kind == TOKEN_INVERTED) {
+        if (sections->depth == DEPTH_MAX)
+            return fail_at(template, tag->start, err, "split the template into partials",
+                           "sections are nested too deeply at", tag->name, tag->len);
+        sections->tokens[sections->depth++] = parsed->count;
+    } else if (token.kind == TOKEN_END) {
+        struct token *begin =
+            sections->depth > 0 ? &parsed->tokens[sections->tokens[sections->depth - 1]] : NULL;
+        if (begin == NULL || begin->len != tag->len ||
+            memcmp(begin->text, tag->name, tag->len) != 0)
+            return fail_at(template, tag->start, err,
+                           "sections end in the order in which they began, innermost first",
+                           "no such section is open:", tag->name, tag->len);
+        begin->end = parsed->count;
+        sections->depth--;
+    }
+    return add_token(parsed, token, err);
+}
+
 static int parse(const struct template *template, struct parsed *parsed, struct pk_error *err)
 {
-    char open[DELIMIT_MAX + 1] = "{{", close[DELIMIT_MAX + 1] = "}}", raw_close[DELIMIT_MAX + 2];
-    size_t sections[DEPTH_MAX], depth = 0;
-    const char *at = template->text;
-    for (;;) {
-        const char *tag = find(at, template->end, open);
-        if (tag == NULL)
-            break;
-        const char *inside = tag + strlen(open);
-        char sigil = inside < template->end ? *inside : '\0';
-        bool known = sigil != '\0' && strchr("{&#^/>!=<$", sigil) != NULL;
-        (void)snprintf(raw_close, sizeof(raw_close), "%s%s",
-                       sigil == '{'   ? "}"
-                       : sigil == '=' ? "="
-                                      : "",
-                       close);
-        const char *name = known ? inside + 1 : inside;
-        const char *stop = find(name, template->end, raw_close);
-        if (stop == NULL)
-            return fail_at(template, tag, err, "close it, or write the braces another way",
-                           "tag without end", inside,
-                           PK_MIN((size_t)(template->end - inside), (size_t)20));
-        const char *after = stop + strlen(raw_close);
-        size_t len = (size_t)(stop - name);
-        const char *line = tag, *next = after;
-        bool own_line =
-            known && sigil != '{' && sigil != '&' && alone(template, tag, after, &line, &next);
-        if (sigil != '=' && sigil != '!')
-            trim(&name, &len);
-        struct token token = { .kind = TOKEN_VALUE, .text = name, .len = len };
-        int r = add_token(parsed,
-                          (struct token){ .kind = TOKEN_TEXT,
-                                          .text = at,
-                                          .len = line > at ? (size_t)(line - at) : 0 },
-                          err);
+    char open[DELIMIT_MAX + 1] = "{{", close[DELIMIT_MAX + 1] = "}}";
+    struct open_sections sections = { .depth = 0 };
+    const char *at = template->text, *start;
+    while ((start = find(at, template->end, open)) != NULL) {
+        struct tag tag;
+        int r = read_tag(template, start, open, close, &tag, err);
         if (r < 0)
             return r;
+        /* A tag that is no value and alone on its line takes the line with it. */
+        const char *line = start, *next = tag.after;
+        if (kind_of(tag.sigil) != TOKEN_RAW && tag.sigil != '\0')
+            (void)alone(template, start, tag.after, &line, &next);
+        size_t before = line > at ? (size_t)(line - at) : 0;
+        r = add_token(parsed, (struct token){ .kind = TOKEN_TEXT, .text = at, .len = before }, err);
         at = next;
-        if (sigil == '!')
-            continue;
-        if (sigil == '=') {
-            if (!set_delimiters(name, len, open, close))
-                return fail_at(template, tag, err, "write for example {{=<% %>=}}",
-                               "bad delimiters", name, len);
-            continue;
-        }
-        if (sigil == '<' || sigil == '$')
-            return fail_at(template, tag, err, "use a partial: {{> name}}",
-                           "template inheritance is not supported:", name, len);
-        if (len == 0 || memchr(name, '\n', len) != NULL)
-            return fail_at(template, tag, err, "write a name, such as {{values.threads}}",
-                           "tag without a name", "", 0);
-        if (sigil == '{' || sigil == '&')
-            token.kind = TOKEN_RAW;
-        else if (sigil == '#')
-            token.kind = TOKEN_SECTION;
-        else if (sigil == '^')
-            token.kind = TOKEN_INVERTED;
-        else if (sigil == '/')
-            token.kind = TOKEN_END;
-        else if (sigil == '>')
-            token.kind = TOKEN_PARTIAL;
-        if (token.kind == TOKEN_PARTIAL && own_line) {
-            token.indent = line;
-            token.indent_len = (size_t)(tag - line);
-        }
-        if (token.kind == TOKEN_SECTION || token.kind == TOKEN_INVERTED) {
-            if (depth == DEPTH_MAX)
-                return fail_at(template, tag, err, "split the template into partials",
-                               "sections are nested too deeply at", name, len);
-            sections[depth++] = parsed->count;
-        }
-        if (token.kind == TOKEN_END) {
-            struct token *begin = depth > 0 ? &parsed->tokens[sections[depth - 1]] : NULL;
-            if (begin == NULL || begin->len != len || memcmp(begin->text, name, len) != 0)
-                return fail_at(template, tag, err,
-                               "sections end in the order in which they began, innermost first",
-                               "no such section is open:", name, len);
-            begin->end = parsed->count;
-            depth--;
-        }
-        if ((r = add_token(parsed, token, err)) < 0)
+        if (r == 0 && tag.sigil == '=' && !set_delimiters(tag.name, tag.len, open, close))
+            return fail_at(template, start, err, "write for example {{=<% %>=}}", "bad delimiters",
+                           tag.name, tag.len);
+        if (r == 0 && tag.sigil != '=' && tag.sigil != '!')
+            r = take_tag(template, &tag, line, (size_t)(start - line), parsed, &sections, err);
+        if (r < 0)
             return r;
     }
-    if (depth > 0) {
-        const struct token *begin = &parsed->tokens[sections[depth - 1]];
+    if (sections.depth > 0) {
+        const struct token *begin = &parsed->tokens[sections.tokens[sections.depth - 1]];
         return fail_at(template, begin->text, err, "add the tag that ends it: {{/name}}",
                        "section without end:", begin->text, begin->len);
     }

@@ -75,12 +75,12 @@ static int check_members(struct checker *c, const json_t *map, bool patterns, bo
     json_object_foreach((json_t *)(uintptr_t)map, key, inner)
     {
         size_t old = enter(c, key);
-        int r = 0;
-        if (patterns && (r = pk_pattern_check(key, c->err)) < 0)
+        if (patterns && pk_pattern_check(key, c->err) < 0)
             return pk_wrap(c->err, "schema: %s", c->path);
         if (names && !all_strings(inner))
             return refuse(c, PK_E_INVALID, "expected a list of keys", "write [\"a\", \"b\"]");
-        if (!names && (r = check_schema(c, inner)) < 0)
+        int r = names ? 0 : check_schema(c, inner);
+        if (r < 0)
             return r;
         c->path[old] = '\0';
     }

@@ -145,10 +145,10 @@ static void print_step(const struct progress *progress, const json_t *step, cons
         fprintf(stderr, " (%.1f s)", (double)(end - start) / (double)PK_NSEC_PER_SEC);
     const char *detail = pk_json_string_or(step, "detail", "");
     if (detail[0] != '\0') {
-        fputs(": ", stderr);
+        (void)fputs(": ", stderr);
         pk_print_clean(stderr, detail);
     }
-    fputc('\n', stderr);
+    (void)fputc('\n', stderr);
 }
 
 /* One line per state change; running steps as lines that are drawn over on a terminal. */
@@ -184,7 +184,7 @@ static void draw(struct progress *progress, const json_t *steps)
         pk_print_clean(stderr, pk_json_string_or(step, "name", ""));
         if (start != 0)
             fprintf(stderr, "  %.0f s", (double)(pk_time_now() - start) / (double)PK_NSEC_PER_SEC);
-        fputc('\n', stderr);
+        (void)fputc('\n', stderr);
         progress->drawn++;
     }
     progress->tick++;

@@ -112,7 +112,7 @@ static void print_diff(const struct pk_ctx *ctx, const char *diff)
         PK_CLEANUP(pk_free_p) char *text = pk_strndup(line, len);
         const char *color = line[0] == '+' ? "green" : line[0] == '-' ? "red" : NULL;
         if (color != NULL)
-            fputs(pk_color(ctx, color), stdout);
+            (void)fputs(pk_color(ctx, color), stdout);
         pk_print_clean(stdout, text == NULL ? "" : text);
         printf("%s\n", color == NULL ? "" : pk_color(ctx, NULL));
         line += len + (line[len] == '\n');

@@ -56,7 +56,8 @@ static void on_signal(int signo)
 static bool is_meant(const json_t *tap, const char *fleet, size_t fleet_len, const char *name)
 {
     const char *its_fleet = pk_json_string_or(tap, "fleet", "");
-    if (fleet != NULL && (strlen(its_fleet) != fleet_len || memcmp(its_fleet, fleet, fleet_len)))
+    if (fleet != NULL &&
+        (strlen(its_fleet) != fleet_len || memcmp(its_fleet, fleet, fleet_len) != 0))
         return false;
     if (name != NULL)
         return strcmp(pk_json_string_or(tap, "name", ""), name) == 0;
@@ -230,7 +231,7 @@ static int follow(const struct pk_ctx *ctx, struct pk_http_client *client, const
             return r;
         bool running = strcmp(pk_json_string_or(status, "state", ""), "running") == 0;
         if (live) {
-            fputs("\r", stderr);
+            (void)fputs("\r", stderr);
             print_line(stderr, status, running ? "\033[K" : "\r\033[K");
             (void)fflush(stderr);
         } else if (running && !ctx->quiet && pk_time_monotonic() >= next_line) {
@@ -312,13 +313,14 @@ static int run(struct pk_ctx *ctx, const void *arguments, int argc, char **argv,
 static const struct pk_arg files_pos[] = {
     { "FILE", "capture file (pcap or pcapng)", "file", true, true },
 };
-static const char *const examples[] = { "picket replay attack.pcap",
-                                        "picket replay day1.pcap day2.pcap --tap demo/files --fast",
-                                        "picket replay mix.pcapng --mbps 200 --loop forever "
-                                        "--detach",
-                                        "picket replay --status",
-                                        "picket replay --stop",
-                                        NULL };
+static const char *const examples[] = {
+    "picket replay attack.pcap",
+    "picket replay day1.pcap day2.pcap --tap demo/files --fast",
+    "picket replay mix.pcapng --mbps 200 --loop forever --detach",
+    "picket replay --status",
+    "picket replay --stop",
+    NULL,
+};
 static const struct replay_args defaults = { .max_gap = -1 };
 
 const struct pk_cmd pk_cmd_replay = {

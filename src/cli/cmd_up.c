@@ -153,9 +153,9 @@ static void print_tail(const char *path)
         char *end = strchr(line, '\n');
         if (end != NULL)
             *end = '\0';
-        fputs("  | ", stderr);
+        (void)fputs("  | ", stderr);
         pk_print_clean(stderr, line);
-        fputc('\n', stderr);
+        (void)fputc('\n', stderr);
         line = end == NULL ? line + strlen(line) : end + 1;
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Between the files of 'picket doctor'. A check looks, reports one finding or more, and changes
- * nothing. To add one: a function in a doctor_*.c, a row in doctor.c's table.
+ * nothing. To add one: a function in a doctor_*.c, a row in cmd_doctor.c's table.
  */
 #ifndef PICKET_CLI_DOCTOR_H
 #define PICKET_CLI_DOCTOR_H

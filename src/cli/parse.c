@@ -238,9 +238,8 @@ static int store(const struct pk_opt *opt, void *into, const char *value, struct
         if (is_choice(opt->value, value)) {
             *(const char **)at = value;
         } else {
-            pk_fail(err, PK_E_USAGE, "'%s' is not possible here", value);
-            r = pk_hint(err, "write one of: %s", opt->value);
-            r = PK_E_USAGE;
+            r = pk_fail(err, PK_E_USAGE, "'%s' is not possible here", value);
+            (void)pk_hint(err, "write one of: %s", opt->value);
         }
         break;
     }

@@ -90,8 +90,8 @@ static int flush_output(struct pk_error *err)
 
 int pk_cli_main(int argc, char **argv)
 {
-    /* Only for the width of characters; numbers keep their form. */
-    (void)setlocale(LC_CTYPE, "C.UTF-8");
+    /* Only for the width of characters; numbers keep their form. No thread runs yet. */
+    (void)setlocale(LC_CTYPE, "C.UTF-8"); /* NOLINT(concurrency-mt-unsafe) */
     struct pk_ctx ctx = { .output = output_of(pk_scan_output(argc, argv)) };
     struct pk_error err = { 0 };
     PK_CLEANUP(pk_parsed_done) struct pk_parsed parsed = { 0 };

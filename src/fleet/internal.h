@@ -118,7 +118,7 @@ void pk_manager_unlock(struct pk_manager *manager);
 void pk_manager_wait(struct pk_manager *manager, pk_nsec deadline);
 struct pk_fleet *pk_manager_find(struct pk_manager *manager, const char *fleet); /* lock held */
 /* Makes the fleet when there is none. Lock held. NULL = out of memory. */
-struct pk_fleet *pk_manager_find_or_add(struct pk_manager *manager, const char *fleet);
+struct pk_fleet *pk_manager_find_or_add(struct pk_manager *manager, const char *name);
 void pk_manager_drop(struct pk_manager *manager, struct pk_fleet *fleet); /* lock held */
 /* Takes desired; replaces the old one and tells the event store. Lock held. */
 void pk_fleet_set_desired_take(struct pk_manager *manager, struct pk_fleet *fleet,
@@ -130,7 +130,7 @@ bool pk_fleet_must_yield(struct pk_manager *manager, struct pk_fleet *fleet); /*
 /* ---- observe.c ---- */
 void *pk_thread_engine(void *manager);
 void *pk_thread_agent(void *manager);
-void *pk_thread_events(void *manager);
+void *pk_thread_events(void *arg);
 /* What both peers said last, held for the caller. */
 struct pk_view {
     struct pk_units_seen *units; /* NULL = never */
@@ -170,7 +170,7 @@ int pk_unit_wait_ready(struct pk_manager *manager, struct pk_fleet *fleet,
                        const struct pk_unit *unit, struct pk_error *err);
 
 /* ---- reconcile.c ---- */
-void *pk_thread_reconcile(void *manager);
+void *pk_thread_reconcile(void *arg);
 /* "unit analysis/0/suricata" */
 void pk_step_key(const struct pk_step *step, char *out, size_t size);
 #define PK_STEP_KEY_MAX 192u
@@ -178,7 +178,7 @@ void pk_step_key(const struct pk_step *step, char *out, size_t size);
 json_t *pk_journal_of_plan(const struct pk_plan *plan);
 
 /* ---- runtime.c: tools' counters, ends and restarts ---- */
-void *pk_thread_tools(void *manager);
+void *pk_thread_tools(void *arg);
 struct pk_runtime *pk_runtime_find(struct pk_fleet *fleet, const char *unit); /* lock held */
 /* Takes note of starts and ends that the view shows. Takes the lock. */
 void pk_runtime_update(struct pk_manager *manager, struct pk_fleet *fleet,

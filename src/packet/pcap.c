@@ -469,7 +469,7 @@ int pk_pcap_open_file(FILE *file, const char *name, struct pk_pcap_reader **ret_
 {
     PK_CLEANUP(pk_pcap_close_p) struct pk_pcap_reader *reader = pk_zalloc(sizeof *reader);
     if (reader == NULL) {
-        fclose(file);
+        (void)fclose(file);
         return pk_fail(err, PK_E_NOMEM, "%s: out of memory", name);
     }
     reader->file = file;
@@ -498,7 +498,7 @@ void pk_pcap_close(struct pk_pcap_reader *reader)
 {
     if (reader == NULL)
         return;
-    fclose(reader->file);
+    (void)fclose(reader->file);
     pk_free(reader->interfaces);
     pk_free(reader->room);
     pk_free(reader->name);
@@ -574,7 +574,7 @@ void pk_pcap_writer_free(struct pk_pcap_writer *writer)
     if (writer == NULL)
         return;
     if (writer->file != NULL)
-        fclose(writer->file);
+        (void)fclose(writer->file);
     pk_free(writer->name);
     pk_free(writer);
 }

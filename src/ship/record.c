@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/str.h"
 #include "base/time.h"
 #include "packet/community_id.h"
 #include "ship/scan.h"

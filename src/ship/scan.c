@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/event.h"
+#include "base/str.h"
 
 #define NODES_MAX 160
 #define BUCKETS   16u
@@ -74,10 +75,13 @@ static int add_child(struct pk_scan *scan, int parent, const char *key, size_t l
         return -1;
     at = scan->count++;
     struct node *node = &scan->nodes[at];
-    memcpy(node->key, key, len);
+    if (len > 0)
+        memcpy(node->key, key, len);
     node->key_len = (uint8_t)len;
     node->slot = -1;
-    node->index = len > 0 && strspn(node->key, "0123456789") == len ? atoi(node->key) : -1;
+    uint64_t index;
+    bool is_index = len < 10 && pk_parse_u64(node->key, &index, NULL) == 0;
+    node->index = is_index ? (int)index : -1;
     node->next = scan->nodes[parent].bucket[bucket_of(key, len)];
     scan->nodes[parent].bucket[bucket_of(key, len)] = (int16_t)at;
     scan->nodes[parent].has_index_children |= node->index >= 0;

@@ -49,7 +49,7 @@ static json_t *default_json(const struct pk_field *field, const struct pk_node *
     if (field->type == PK_FIELD_INT && pk_parse_i64(node.text, &node.integer, NULL) == 0)
         node.kind = PK_NODE_INT;
     if (field->type == PK_FIELD_BOOL)
-        node.integer = strcmp(node.text, "true") == 0;
+        node.integer = pk_str_equal(node.text, "true");
     return scalar_json(field, &node);
 }
 

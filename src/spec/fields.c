@@ -778,24 +778,27 @@ static void done_row(const struct pk_table *table, size_t row, void *base)
 {
     const struct pk_field *field = &table->fields[row];
     void *to = slot(base, field->at);
+    size_t *count = slot(base, field->at_count);
     if (field->type == PK_FIELD_MAP) {
         done_keys(table, row, base);
-    } else if (field->type == PK_FIELD_LIST && field->elem_size > 0) {
-        size_t *count = slot(base, field->at_count);
+    } else if (field->type == PK_FIELD_LIST && field->elem_size == 0 &&
+               (field + 1)->type == PK_FIELD_MAP) {
+        done_keys(table, row + 1, base);
+    } else if (to == NULL) {
+        return; /* checked, not kept */
+    } else if (field->type == PK_FIELD_LIST && field->elem_size > 0 && count != NULL) {
         char *elements = *(char **)to;
         for (size_t i = 0; i < *count; i++)
             done_keys(table, row + 1, elements + i * field->elem_size);
         pk_free(elements);
         *(void **)to = NULL;
         *count = 0;
-    } else if (field->type == PK_FIELD_LIST && (field + 1)->type == PK_FIELD_MAP) {
-        done_keys(table, row + 1, base);
-    } else if (field->type == PK_FIELD_LIST && to != NULL) {
+    } else if (field->type == PK_FIELD_LIST) {
         pk_strv_done(to);
-    } else if (field->type == PK_FIELD_STRING && to != NULL) {
+    } else if (field->type == PK_FIELD_STRING) {
         pk_free(*(char **)to);
         *(char **)to = NULL;
-    } else if (field->type == PK_FIELD_OBJECT && to != NULL) {
+    } else if (field->type == PK_FIELD_OBJECT) {
         json_decref(*(json_t **)to);
         *(json_t **)to = NULL;
     }

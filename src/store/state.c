@@ -302,7 +302,7 @@ int pk_state_open(const char *path, struct pk_state **ret_state, struct pk_error
     r = query_text(state, "PRAGMA quick_check(1)", &check, err);
     if (r < 0)
         return r;
-    if (strcmp(check, "ok") != 0) {
+    if (!pk_str_equal(check, "ok")) {
         r = fail_db(state, SQLITE_CORRUPT, err);
         return r;
     }

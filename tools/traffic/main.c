@@ -137,7 +137,8 @@ int main(int argc, char **argv)
     struct capture capture = { .random_state = settings.seed,
                                .span = (pk_nsec)settings.seconds * PK_NSEC_PER_SEC };
     make_all(&capture, &settings);
-    qsort(capture.frames, capture.count, sizeof(*capture.frames), by_time);
+    if (capture.count > 0)
+        qsort(capture.frames, capture.count, sizeof(*capture.frames), by_time);
 
     struct pk_error err;
     PK_CLEANUP(pk_pcap_writer_free_p) struct pk_pcap_writer *writer = NULL;

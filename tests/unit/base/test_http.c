@@ -419,10 +419,8 @@ static void test_tls_with_token(void **state)
     (void)state;
     PK_CLEANUP(pk_free_p) char *cert = pk_path_join(dir, "cert.pem");
     PK_CLEANUP(pk_free_p) char *key = pk_path_join(dir, "key.pem");
-    if (!make_certificate(cert, key)) {
-        print_message("openssl is not installed\n");
-        skip();
-    }
+    if (!make_certificate(cert, key))
+        PK_SKIP("openssl is not installed");
     struct pk_http_server_options options = base_options();
     options.socket_path = NULL;
     options.address = "127.0.0.1";

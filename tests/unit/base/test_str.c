@@ -227,6 +227,38 @@ static void test_for_people(void **state)
     assert_string_equal(pk_human_duration(14 * 86400 * PK_NSEC_PER_SEC, out, 32), "14d");
 }
 
+static size_t encode(uint32_t c, char out[4])
+{
+    size_t len = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = len; i > 1; i--, c >>= 6)
+        out[i - 1] = (char)(0x80 | (c & 0x3f));
+    static const unsigned char leads[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    out[0] = (char)(leads[len] | c);
+    return len;
+}
+
+/* Every number that four bytes can hold: a character, or the place where the text is wrong. */
+static void test_utf8(void **state)
+{
+    (void)state;
+    char text[16] = "0123456789"; /* more than the eight that are looked at together */
+    for (uint32_t c = 0; c < 0x120000; c++) {
+        bool good = c < 0x110000 && (c < 0xd800 || c > 0xdfff);
+        size_t len = encode(c, text + 10);
+        assert_int_equal(pk_utf8_prefix(text, 10 + len), good ? 10 + len : 10);
+        assert_int_equal(pk_utf8_prefix(text, 10 + len - 1), 10); /* cut */
+        const char *at = text + 10;
+        assert_int_equal(pk_utf8_next(&at, text + 10 + len), good ? c : 0xfffd);
+        assert_int_equal(at - (text + 10), good ? len : 1);
+    }
+    static const char *const wrong[] = { "\x80",         "\xc0\x80",         "\xc1\xbf",
+                                         "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xf5\x80\x80\x80",
+                                         "\xff" };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(wrong); i++)
+        assert_int_equal(pk_utf8_prefix(wrong[i], strlen(wrong[i])), 0);
+    assert_int_equal(pk_utf8_prefix("", 0), 0);
+}
+
 static void test_digests(void **state)
 {
     (void)state;
@@ -250,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_bytes_round_trip),
         cmocka_unit_test(test_durations_round_trip),
         cmocka_unit_test(test_for_people),
+        cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_digests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,6 +30,7 @@ static int compare(struct pk_fragment_memory *memory, const uint8_t *frame, size
         fail_msg("%zu bytes: %s", len, strerror(errno));
     if (plane->bss->probe_reason == reason && plane->bss->probe_hash == hash)
         return (int)reason;
+    print_message("# ");
     for (size_t i = 0; i < PK_MIN(len, 200); i++)
         print_message("%02x", frame[i]);
     fail_msg("\nkernel: \"%s\" %08x, user space: \"%s\" %08x (%zu bytes)",
@@ -58,8 +59,7 @@ static void kernel_equals_user_space(void **state)
     }
     for (unsigned i = 0; i < PK_REASON_COUNT; i++)
         if (seen[i] > 0)
-            print_message("%s %u, ", i == 0 ? "whole" : pk_reason_name(i), seen[i]);
-    print_message("\n");
+            print_message("# %s: %u\n", i == 0 ? "whole" : pk_reason_name(i), seen[i]);
 }
 
 /* Frames in several buffers, up to 9,000 bytes, and headers that reach far into them. */

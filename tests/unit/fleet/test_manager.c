@@ -376,7 +376,7 @@ static void test_full_disk(void **state)
 {
     struct world *world = *state;
     if (geteuid() != 0 || mount("none", world->paths.state_dir, "tmpfs", 0, "size=3m") < 0)
-        skip();
+        PK_SKIP("needs root to mount a small disk");
     struct life life;
     life_begin(&life, world, fake(world));
     expect_refused(&life, FLEET("1", ""), PK_E_NOSPACE, "free");

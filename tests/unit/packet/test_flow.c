@@ -36,6 +36,7 @@ static unsigned decide(const uint8_t *frame, size_t len, uint32_t *ret_hash)
 
 static void dump(const uint8_t *frame, size_t len)
 {
+    print_message("# ");
     for (size_t i = 0; i < len; i++)
         print_message("%02x", frame[i]);
     print_message("\n");

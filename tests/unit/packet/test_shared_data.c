@@ -47,7 +47,7 @@ static void baseline(void **state)
                                 json_string_value(json_object_get(flow, "communityid")));
         }
         assert_true(i > 0);
-        print_message("%zu flows of %s\n", i, files[f].file);
+        print_message("# %zu flows of %s\n", i, files[f].file);
         json_decref(flows);
     }
 }
@@ -71,7 +71,7 @@ static unsigned read_places(const char *path)
     struct pk_error err = { 0 };
     unsigned count = 0;
     if (pk_pcap_open(path, &reader, &err) < 0) {
-        print_message("%s\n", err.msg);
+        print_message("# %s\n", err.msg);
         return 0;
     }
     while (count < FRAMES_MAX && pk_pcap_next(reader, &frame, &err) == 1) {
@@ -163,7 +163,7 @@ static void captures_stay_whole(void **state)
                  getenv("PICKET_SOURCE") ? getenv("PICKET_SOURCE") : ".", folders[i]);
         assert_int_equal(nftw(path, check_capture, 16, FTW_PHYS), 0);
     }
-    print_message("%u captures, %u streams\n", checked_files, checked_streams);
+    print_message("# %u captures, %u streams\n", checked_files, checked_streams);
     assert_true(checked_files > 0 && checked_streams > 0);
 }
 

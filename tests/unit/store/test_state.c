@@ -248,7 +248,7 @@ static void test_disk_full(void **arg)
 {
     struct fixture *fixture = *arg;
     if (geteuid() != 0 || mount("none", fixture->dir, "tmpfs", 0, "size=512k") < 0)
-        skip();
+        PK_SKIP("needs root to mount a small disk");
     struct pk_state *state = open_state(fixture->path);
     char fleet[] = "a";
     char document[4096];
