@@ -261,13 +261,15 @@ static int take_option(struct parser *p, const struct pk_opt *opt, void *into, c
         pk_hint(p->err, "leave it out");
         return PK_E_USAGE;
     }
-    const char *value = attached;
-    if (opt->type == PK_OPT_FLAG && attached != NULL) {
+    if (opt->type == PK_OPT_FLAG) {
+        if (attached == NULL)
+            return store(opt, into, NULL, p->err);
         pk_fail(p->err, PK_E_USAGE, "option --%s takes no value", opt->name);
         pk_hint(p->err, "write --%s alone", opt->name);
         return PK_E_USAGE;
     }
-    if (opt->type != PK_OPT_FLAG && attached == NULL) {
+    const char *value = attached;
+    if (value == NULL) {
         if (p->at >= p->argc) {
             pk_fail(p->err, PK_E_USAGE, "option --%s needs a value", opt->name);
             pk_hint(p->err, "write --%s %s", opt->name, opt->value);

@@ -18,7 +18,7 @@
 static void out_of_memory(void)
 {
     (void)fputs("traffic: out of memory\n", stderr);
-    exit(1);
+    exit(1); /* NOLINT(concurrency-mt-unsafe): of one thread */
 }
 
 static void put16(uint8_t *at, unsigned value)

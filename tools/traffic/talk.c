@@ -226,7 +226,7 @@ static size_t client_hello(struct conversation *c, const char *name, uint8_t *ou
     };
     memcpy(hello + at, sni, sizeof(sni));
     at += sizeof(sni);
-    memcpy(hello + at, name, len);
+    memcpy(hello + at, name, len); /* NOLINT(bugprone-not-null-terminated-result) */
     at += len;
     static const uint8_t groups[] = { 0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0 };
     memcpy(hello + at, groups, sizeof(groups));
