@@ -77,7 +77,7 @@ static void web_attack(struct conversation *c)
         break;
     case 1:
         http_get(c, "www.shop.example", "/item?id=1%20UNION%20SELECT%20name,pass%20FROM%20users",
-                 "sqlmap/1.8#stable (https://sqlmap.org)", "500 Internal Server Error", "error");
+                 "sqlmap/1.8#stable", "500 Internal Server Error", "error");
         break;
     case 2:
         http_get(c, "www.shop.example", "/cgi-bin/status?cmd=id", agent, "200 OK",
