@@ -126,7 +126,12 @@ static int transport_error(const struct pk_http_client *client, const struct ans
         pk_hint(err, "give the file of the authority that signed it");
         return PK_E_DENIED;
     }
-    pk_fail(err, PK_E_UNREACHABLE, "cannot reach %s: %s", where, why);
+    /* curl speaks of "localhost port 80" where it means a socket file. */
+    long sys = 0;
+    if (code == CURLE_COULDNT_CONNECT && client->socket_path != NULL &&
+        curl_easy_getinfo(client->easy, CURLINFO_OS_ERRNO, &sys) == CURLE_OK && sys != 0)
+        why = strerrordesc_np((int)sys);
+    pk_fail(err, PK_E_UNREACHABLE, "cannot reach %s: %s", where, why != NULL ? why : "?");
     pk_hint(err, client->socket_path != NULL
                      ? "check that the server runs ('picket up' starts it) and that this user may "
                        "use its socket"

@@ -273,7 +273,7 @@ static int judge(const json_t *journal, struct pk_error *err)
                   (long long)pk_json_int_or(journal, "revision", 0),
                   pk_json_string_or(journal, "outcome", "failed"), done, json_array_size(steps),
                   detail[0] == '\0' ? "" : ": ", detail);
-    return pk_hint(err, "the server goes on trying: see 'picket status'; or go back with 'picket "
+    return pk_hint(err, "remove the cause and apply again: what is done stays; or go back with 'picket "
                         "rollback REV --reason TEXT' ('picket history' lists them)");
 }
 

@@ -30,6 +30,7 @@
 struct child {
     struct pk_service service;
     bool running, ready;
+    bool unreachable; /* somebody removed its socket: it was told to end */
     struct pk_proc_id id;
     unsigned restarts;
     pk_nsec started_at; /* monotonic */
@@ -188,11 +189,27 @@ static void describe_end(pid_t pid, char *out, size_t size)
         (void)snprintf(out, size, "exited with status %d: see its log", WEXITSTATUS(status));
 }
 
+/* A server whose socket was removed never answers again. */
+static void end_unreachable(const struct supervisor *supervisor, struct child *child)
+{
+    if (!child->running || !child->ready || child->unreachable || child->service.socket == NULL)
+        return;
+    PK_CLEANUP(pk_free_p)
+    char *path = pk_path_join(supervisor->paths->run_dir, child->service.socket);
+    if (path == NULL || pk_file_exists(path) || !pk_proc_alive(&child->id))
+        return;
+    child->unreachable = true;
+    (void)kill(child->id.pid, SIGTERM);
+}
+
 static void look_after(struct supervisor *supervisor, struct child *child)
 {
     if (child->running && !pk_proc_alive(&child->id)) {
         char reason[160];
         describe_end(child->id.pid, reason, sizeof(reason));
+        if (child->unreachable)
+            (void)snprintf(reason, sizeof(reason), "its socket was removed: started anew");
+        child->unreachable = false;
         child->restarts++;
         schedule(supervisor, child, reason);
     }
@@ -208,6 +225,7 @@ static void look_after(struct supervisor *supervisor, struct child *child)
         child->ready = true;
         note(supervisor, child, NULL);
     }
+    end_unreachable(supervisor, child);
 }
 
 /* ---- logs: the process keeps its descriptor (opened for appending), so the file is copied and

@@ -81,8 +81,8 @@ static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *s
         const struct pk_tap_spec *tap = &spec->taps[t];
         struct pk_error err = { 0 };
         bool found = tap->kind != PK_TAP_INTERFACE;
-        for (size_t n = 0; n < count && !found; n++)
-            found = strcmp(names[n], tap->interface) == 0;
+        json_array_foreach(interfaces, i, row) found =
+            found || strcmp(pk_json_string_or(row, "name", ""), tap->interface) == 0;
         if (!found) {
             pk_fail(&err, PK_E_NOTFOUND, "tap %s: this machine has no interface %s", tap->name,
                     tap->interface);
@@ -90,7 +90,7 @@ static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *s
             if (closest != NULL)
                 (void)pk_hint(&err, "did you mean %s?", closest);
             else
-                (void)pk_hint(&err, "'picket node show' lists its interfaces");
+                (void)pk_hint(&err, "write one that 'ip link' lists, or plug it in first");
         }
         json_array_foreach(json_object_get(plane, "taps"), i, row)
         {

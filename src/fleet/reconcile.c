@@ -24,6 +24,8 @@
 #define RETRY_LAST        (60 * PK_NSEC_PER_SEC)
 #define EFFECT_TIMEOUT_MS 5000u
 #define FRESH_TIMEOUT_MS  15000u
+#define PEER_BACK_WITHIN  (20 * PK_NSEC_PER_SEC)
+#define PEER_LOOK_MS      300u
 #define BOTH_PEERS        (1u << PK_PEER_ENGINE | 1u << PK_PEER_AGENT)
 
 void pk_step_key(const struct pk_step *step, char *out, size_t size)
@@ -113,6 +115,22 @@ static bool starts_only(const struct pk_step *step)
             (step->op == PK_STEP_CHANGE && step->cause == PK_CAUSE_STOPPED));
 }
 
+/* Whoever restarts Podman's service or the agent takes a moment. Steps can be repeated, so one that
+ * met a dead peer is, before it fails the apply. */
+static int execute(struct pk_manager *manager, struct pk_fleet *fleet,
+                   const struct pk_observed *observed, const struct pk_step *step, bool wait,
+                   struct pk_error *err)
+{
+    pk_nsec deadline = pk_time_monotonic() + PEER_BACK_WITHIN;
+    for (;;) {
+        int r = pk_step_execute(manager, fleet, observed, step, wait, err);
+        if (r != PK_E_UNREACHABLE || pk_time_monotonic() > deadline ||
+            pk_fleet_must_yield(manager, fleet))
+            return r;
+        pk_sleep_ms(PEER_LOOK_MS);
+    }
+}
+
 /* The journal says where; the error says what. */
 static int fail_step(struct pk_manager *manager, struct pk_fleet *fleet, const struct pk_step *step,
                      size_t row, struct pk_error *err)
@@ -132,7 +150,7 @@ static int run_starts(struct pk_manager *manager, struct pk_fleet *fleet,
     for (size_t i = 0; i < count && r >= 0; i++) {
         r = mark(manager, fleet, row + i, "running", NULL, err);
         if (r >= 0)
-            r = pk_step_execute(manager, fleet, observed, &steps[i], false, err);
+            r = execute(manager, fleet, observed, &steps[i], false, err);
         if (r < 0)
             r = fail_step(manager, fleet, &steps[i], row + i, err);
     }
@@ -168,7 +186,7 @@ static int run_steps(struct pk_manager *manager, struct pk_fleet *fleet,
         }
         int r = mark(manager, fleet, first + i, "running", NULL, err);
         if (r >= 0)
-            r = pk_step_execute(manager, fleet, observed, step, true, err);
+            r = execute(manager, fleet, observed, step, true, err);
         if (r >= 0)
             r = mark(manager, fleet, first + i, "done", NULL, err);
         if (r < 0)

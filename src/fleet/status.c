@@ -168,10 +168,12 @@ static json_t *taps_json(struct report *report)
         const struct pk_tap_desired *tap = &desired->taps[i];
         const json_t *row = pk_view_tap(report->view, report->fleet->name, tap->name);
         const char *state = row != NULL ? pk_json_string_or(row, "state", "up") : "missing";
+        const char *detail = pk_json_string_or(row, "detail", "");
         const char *interface =
             tap->kind == PK_TAP_INTERFACE ? tap->interface : pk_json_string_or(row, "interface", "");
         if (strcmp(state, "up") != 0)
-            complain(report, "tap %s is %s", tap->name, state);
+            complain(report, "tap %s is %s%s%s", tap->name, state, detail[0] != '\0' ? ": " : "",
+                     detail);
         json_t *json =
             json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I}", "name", tap->name, "kind",
                       tap->kind == PK_TAP_REPLAY ? "replay" : "interface", "interface", interface,

@@ -699,8 +699,8 @@ static json_t *lane_status(const struct pk_lane *lane, const json_t *counters)
     const char *state = !lane->working ? "broken" : lane->reader ? "ready" : "unread";
     return json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "fleet",
                      lane->fleet, "group", lane->group, "index", (int)lane->index, "netns",
-                     lane->netns_path, "interface", "tap0", "mtu", (int)lane->mtu, "state", state,
-                     "detail", lane->detail, "slots", number(counters, "slots"), "packets",
+                     lane->netns_path, "interface", "tap0", "mtu", (int)lane->live_mtu, "state",
+                     state, "detail", lane->detail, "slots", number(counters, "slots"), "packets",
                      number(counters, "packets"), "bytes", number(counters, "bytes"), "dropped",
                      unread + ring, "unread", unread, "ringDropped", ring, "blocked",
                      number(counters, "blocked"));

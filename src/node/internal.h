@@ -131,8 +131,10 @@ bool pk_bpffs_mounted(const char *path);
 /* ---- plane.c: what is wanted, and its file ---- */
 struct pk_lane {
     char *fleet, *group, *key; /* key: "fleet/group/index" */
-    unsigned index, mtu;
+    unsigned index;
+    unsigned mtu; /* 0 = as large as its group's taps need */
     /* what there is */
+    unsigned live_mtu;
     char *netns_path;
     char link_name[16];
     struct pk_netns netns;
@@ -245,6 +247,8 @@ struct pk_agent;
 /* Makes what is missing and repairs what is changed; cheap when all is well. */
 int pk_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
 int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
+/* Makes room for the tap's packets in the lanes that follow it. */
+void pk_lanes_follow(struct pk_agent *agent, const struct pk_tap *tap);
 /* Looks for a reader and tells the broker, once the reader had time to settle. */
 void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
 int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);

@@ -14,6 +14,7 @@
 #include "node/agent.h"
 
 #define INNER_NAME "tap0"
+#define MTU_LEAST  1500u /* of a lane that follows its taps */
 
 static int ensure_netns(struct pk_lane *lane, struct pk_error *err)
 {
@@ -42,10 +43,35 @@ static bool is_our_pair(const struct pk_link *outer, const struct pk_link *inner
            inner->peer_ifindex == outer->ifindex;
 }
 
+/* A lane that follows its taps never gets smaller: an agent that has just started does not know yet
+ * what its taps need, and packets flow. */
+static unsigned wanted_mtu(const struct pk_agent *agent, const struct pk_lane *lane)
+{
+    unsigned mtu = PK_MAX(lane->live_mtu, MTU_LEAST);
+    if (lane->mtu != 0)
+        return lane->mtu;
+    for (size_t i = 0; i < agent->plane.tap_count; i++) {
+        const struct pk_tap *tap = agent->plane.taps[i];
+        if (strcmp(tap->fleet, lane->fleet) == 0 && strcmp(tap->group, lane->group) == 0)
+            mtu = PK_MAX(mtu, PK_MIN(tap->live_mtu, PK_NODE_MTU_MAX));
+    }
+    return mtu;
+}
+
+void pk_lanes_follow(struct pk_agent *agent, const struct pk_tap *tap)
+{
+    for (size_t i = 0; i < agent->plane.lane_count; i++) {
+        struct pk_lane *lane = agent->plane.lanes[i];
+        if (lane->mtu == 0 && lane->live_mtu < tap->live_mtu &&
+            strcmp(tap->fleet, lane->fleet) == 0 && strcmp(tap->group, lane->group) == 0)
+            (void)pk_lane_ensure(agent, lane, NULL); /* the next sweep tells of a failure */
+    }
+}
+
 static int ensure_pair(struct pk_agent *agent, struct pk_lane *lane, struct pk_link *ret_outer,
                        struct pk_link *ret_inner, struct pk_error *err)
 {
-    unsigned mtu = lane->mtu + PK_NODE_MTU_ROOM;
+    unsigned mtu = wanted_mtu(agent, lane) + PK_NODE_MTU_ROOM;
     int outer_r = pk_link_get(agent->nl, lane->link_name, ret_outer, err);
     if (outer_r < 0 && outer_r != PK_E_NOTFOUND)
         return outer_r;
@@ -81,7 +107,11 @@ static int ensure_settings(struct pk_agent *agent, struct pk_lane *lane,
                            const struct pk_link *outer, const struct pk_link *inner,
                            struct pk_error *err)
 {
-    unsigned mtu = lane->mtu + PK_NODE_MTU_ROOM;
+    unsigned smaller = PK_MIN(outer->mtu, inner->mtu);
+    if (lane->live_mtu == 0 && smaller > PK_NODE_MTU_ROOM) /* made by an agent before this one */
+        lane->live_mtu = PK_MIN(smaller - PK_NODE_MTU_ROOM, PK_NODE_MTU_MAX);
+    lane->live_mtu = wanted_mtu(agent, lane);
+    unsigned mtu = lane->live_mtu + PK_NODE_MTU_ROOM;
     struct pk_link loopback;
     int r = pk_link_ipv6_off(lane->link_name, err);
     if (r == 0)

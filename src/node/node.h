@@ -16,7 +16,7 @@
  *      "lanes":[{"fleet","group","index","netns","interface","mtu","state":"ready|unread|broken",
  *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
- * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}
+ * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}
  * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
  * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}]}

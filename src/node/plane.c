@@ -333,7 +333,9 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
     if (r == 0)
         r = pk_check_keys("lane", body, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
-        r = pk_check_uint("lane", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 1500, &mtu, err);
+        r = pk_check_uint("lane", body, "mtu", 0, PK_NODE_MTU_MAX, 1500, &mtu, err);
+    if (r == 0 && mtu != 0) /* 0: as large as its group's taps need */
+        r = pk_check_uint("lane", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 0, &mtu, err);
     return r < 0 ? r : pk_lane_new(tag, fleet, group, index, (unsigned)mtu, ret_lane, err);
 }
 

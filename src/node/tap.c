@@ -140,6 +140,7 @@ static int ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     if (r < 0)
         return r;
     tap->live_mtu = tap->kind == PK_TAP_REPLAY ? tap->mtu : link.mtu;
+    pk_lanes_follow(agent, tap);
     if (!tap->attached || tap->ifindex != link.ifindex ||
         !pk_broker_tap_intact(agent->broker, tap->key, link.ifindex)) {
         (void)snprintf(group_key, sizeof(group_key), "%s/%s", tap->fleet, tap->group);

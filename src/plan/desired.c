@@ -84,14 +84,18 @@ static unsigned lane_count(const struct build *build, const struct pk_group_spec
     return PK_MIN(PK_MAX(share, 1u), PK_LANES_MAX);
 }
 
-/* The packets that a group's tools must be ready for. A NIC's own MTU is the agent's business. */
+/* The packets that a group's tools must be ready for. 0 with a NIC among its taps: how large those
+ * are is the agent's business. */
 static unsigned group_mtu(const struct build *build, const struct pk_group_spec *group)
 {
     unsigned mtu = 0;
     for (size_t i = 0; i < build->fleet->tap_count; i++) {
         const struct pk_tap_spec *tap = &build->fleet->taps[i];
-        if (pk_strv_contains(&group->taps, tap->name))
-            mtu = PK_MAX(mtu, tap->mtu);
+        if (!pk_strv_contains(&group->taps, tap->name))
+            continue;
+        if (tap->kind == PK_TAP_INTERFACE)
+            return 0;
+        mtu = PK_MAX(mtu, tap->mtu);
     }
     return mtu;
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole picket instance for a test: 'picket up' in folders of its own, gone again at the end."""
 import collections
+import hashlib
 import json
 import os
 import pathlib
@@ -72,6 +73,10 @@ class Whole:
 
     def status(self, fleet):
         return self.json("status", fleet)
+
+    def tag(self):
+        """What the names of all that this instance makes in the kernel and in Podman begin with."""
+        return "pk" + hashlib.sha256(str(self.rundir).encode()).hexdigest()[:4]
 
     def pid_of(self, role):
         """Process ids of this instance's role: "serve", "node", "ship", "podman"."""
