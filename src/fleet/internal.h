@@ -193,6 +193,8 @@ int pk_runtimes_from_json(struct pk_fleet *fleet, const json_t *json);
 int pk_sources_load(struct pk_manager *manager, struct pk_error *err);
 /* Writes the file when it changed. */
 int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struct pk_error *err);
+/* Those that are running, where the list was lost. */
+void pk_sources_ensure(struct pk_manager *manager, const struct pk_desired *desired);
 int pk_sources_retire(struct pk_manager *manager, const char *unit, struct pk_error *err);
 /* Forgets retired ones whose logs are gone. */
 void pk_sources_sweep(struct pk_manager *manager);

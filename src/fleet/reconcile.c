@@ -525,6 +525,8 @@ static void repair(struct pk_manager *manager, struct pk_fleet *fleet, const str
         return;
     }
     take_note(manager, fleet, plan);
+    if (fleet->outcome == PK_OUTCOME_APPLIED)
+        pk_sources_ensure(manager, fleet->desired);
     bool acted = false;
     for (size_t i = 0; i < plan->step_count && !pk_fleet_must_yield(manager, fleet); i++) {
         char key[PK_STEP_KEY_MAX];

@@ -64,7 +64,7 @@ int pk_sources_load(struct pk_manager *manager, struct pk_error *err)
     struct pk_error trouble = { 0 };
     PK_JSON document = NULL;
     if (pk_json_load(path, &document, &trouble) < 0) {
-        /* Sources of running units are listed anew when their fleets are taken up. */
+        /* Sources of running units are listed anew by pk_sources_ensure(). */
         pk_log_error(PK_LOG_INFO, "fleet", &trouble, "the list of sources is made anew");
         return 0;
     }
@@ -132,6 +132,20 @@ int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struc
     return r;
 }
 
+void pk_sources_ensure(struct pk_manager *manager, const struct pk_desired *desired)
+{
+    for (size_t i = 0; i < desired->unit_count; i++) {
+        const struct pk_unit *unit = &desired->units[i];
+        struct pk_error err = { 0 };
+        pk_manager_lock(manager);
+        const json_t *source = json_object_get(manager->sources, unit->name);
+        bool listed = source != NULL && pk_json_bool_or(source, "active", true);
+        pk_manager_unlock(manager);
+        if (!listed && pk_sources_add(manager, unit, &err) < 0)
+            pk_log_error(PK_LOG_INFO, "fleet", &err, "listing the logs of %s", unit->name);
+    }
+}
+
 static bool is_empty(const char *path)
 {
     DIR *dir = opendir(path);
@@ -183,6 +197,11 @@ void pk_sources_sweep(struct pk_manager *manager)
     {
         if (!pk_json_bool_or(source, "active", true) && forget_if_empty(manager, name))
             (void)json_object_del(manager->sources, name);
+    }
+    PK_CLEANUP(pk_free_p) char *path = sources_path(manager);
+    if (path != NULL && !pk_file_exists(path)) { /* somebody removed it */
+        pk_free(manager->sources_written);
+        manager->sources_written = NULL;
     }
     (void)write_file(manager, NULL); /* tried again with the next sweep */
     pk_manager_unlock(manager);

@@ -6,57 +6,15 @@ import json
 import os
 import pathlib
 import signal
-import threading
 import time
 
 import pytest
 
-from whole import Whole, fleet_text, make_traffic, wait_for
+from whole import Keeper, Whole, fleet_text, make_traffic, wait_for
 
 ROUNDS = int(os.environ.get("PICKET_KILL_ROUNDS", "2"))
 ROLES = ["node", "serve", "ship", "podman", "suricata", "conmon", "supervisor"]
 TOOLS = ("suricata", "conmon")  # conmon watches a container; without it nobody tells Podman of the tool's end
-
-
-class Keeper:
-    """Keeps all that the tools write: a hard link to each of their files, whatever becomes of it."""
-
-    def __init__(self, whole):
-        self.logs = whole.state / "units"
-        self.folder = whole.base / "kept"
-        self.folder.mkdir()
-        self.names = {}
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-
-    def look(self):
-        for path in self.logs.glob("*/log/eve-*.json"):
-            try:
-                number = path.stat().st_ino
-                if number not in self.names:
-                    os.link(path, self.folder / f"{number}-{path.name}")
-                    self.names[number] = path
-            except FileNotFoundError:
-                pass
-
-    def run(self):
-        while not self.stop.wait(0.1):
-            self.look()
-
-    def close(self):
-        self.stop.set()
-        self.thread.join()
-
-    def written(self):
-        """Whole lines, and what a killed tool left without its end: no record, but kept all the same."""
-        self.look()
-        lines, halves = collections.Counter(), collections.Counter()
-        for path in self.folder.iterdir():
-            *whole_lines, half = path.read_bytes().decode().split("\n")
-            lines.update(whole_lines)
-            halves.update([half] if half else [])
-        return lines, halves
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +23,7 @@ def whole(suricata_image):
     keeper = None
     try:
         instance.up()
-        keeper = Keeper(instance)
+        keeper = Keeper(instance, instance.base / "kept")
         instance.keeper = keeper
         instance.apply(fleet_text("k", lanes=2))
         yield instance

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -94,6 +95,47 @@ class Whole:
             elif mine and role == "podman" and "system" in args and args[0].endswith("podman"):
                 found.append(int(entry.name))
         return sorted(set(found))
+
+
+class Keeper:
+    """Keeps all that the tools write: a hard link to each of their files, whatever becomes of it."""
+
+    def __init__(self, whole, folder):
+        self.logs = whole.state / "units"
+        self.folder = folder
+        self.folder.mkdir()
+        self.names = {}
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def look(self):
+        for path in self.logs.glob("*/log/eve-*.json"):
+            try:
+                number = path.stat().st_ino
+                if number not in self.names:
+                    os.link(path, self.folder / f"{number}-{path.name}")
+                    self.names[number] = path
+            except FileNotFoundError:
+                pass
+
+    def run(self):
+        while not self.stop.wait(0.1):
+            self.look()
+
+    def close(self):
+        self.stop.set()
+        self.thread.join()
+
+    def written(self):
+        """Whole lines, and what a killed tool left without its end: no record, but kept all the same."""
+        self.look()
+        lines, halves = collections.Counter(), collections.Counter()
+        for path in self.folder.iterdir():
+            *whole_lines, half = path.read_bytes().decode().split("\n")
+            lines.update(whole_lines)
+            halves.update([half] if half else [])
+        return lines, halves
 
 
 def fleet_text(name="t", lanes=2, values="", mtu=9216):
