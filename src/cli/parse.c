@@ -263,7 +263,7 @@ static int take_option(struct parser *p, const struct pk_opt *opt, void *into, c
     }
     if (opt->type == PK_OPT_FLAG) {
         if (attached == NULL)
-            return store(opt, into, NULL, p->err);
+            return store(opt, into, "", p->err); /* there is nothing to read */
         pk_fail(p->err, PK_E_USAGE, "option --%s takes no value", opt->name);
         pk_hint(p->err, "write --%s alone", opt->name);
         return PK_E_USAGE;
