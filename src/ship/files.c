@@ -135,13 +135,19 @@ static int add_file_take(struct pk_ship *ship, struct pk_ship_file *file, struct
     return 0;
 }
 
+/* "conn.log" is of type conn, and so is what Zeek makes of it when it rotates:
+ * "conn-26-01-31_12.00.00.log". */
 static void set_type(struct pk_ship_file *file)
 {
     const char *slash = strrchr(file->path, '/');
     const char *name = slash != NULL ? slash + 1 : file->path;
+    size_t len = 0;
 
-    (void)snprintf(file->type, sizeof(file->type), "%.*s",
-                   (int)PK_MIN(strcspn(name, "."), sizeof(file->type) - 1), name);
+    while (name[len] != '\0' && name[len] != '.' &&
+           !(name[len] == '-' && name[len + 1] >= '0' && name[len + 1] <= '9'))
+        len++;
+    (void)snprintf(file->type, sizeof(file->type), "%.*s", (int)PK_MIN(len, sizeof(file->type) - 1),
+                   name);
 }
 
 /* ---- hold/ of earlier runs ---- */
@@ -197,6 +203,8 @@ int pk_ship_load_hold(struct pk_ship *ship, struct pk_error *err)
         return pk_fail_errno(err, errno, "cannot list %s", ship->hold);
     for (struct dirent *entry; r == 0 && (entry = readdir(dir)) != NULL;) {
         size_t len = strlen(entry->d_name);
+        if (strstr(entry->d_name, ".json.") != NULL) /* a description that a kill cut off */
+            (void)unlinkat(dirfd(dir), entry->d_name, 0);
         if (len < 6 || len > 60 || !pk_str_ends(entry->d_name, ".json"))
             continue;
         char key[64];

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The shipper on real files, delivering into a real event store in the same process. */
+#include "pk_test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../store/event_test.h"
+#include "ship/ship.h"
+
+struct world {
+    char *base, logs[200], ship_dir[200];
+    struct pk_events *events;
+    struct pk_ship *ship;
+    unsigned fail_after; /* the delivery that arrives although its answer does not; 0 = none */
+    unsigned deliveries;
+};
+
+static int sources(void *arg, json_t **ret_reply, struct pk_error *err)
+{
+    struct world *world = arg;
+
+    *ret_reply = pk_events_sources(world->events, err);
+    return *ret_reply != NULL ? 0 : PK_E_NOMEM;
+}
+
+static int deliver(void *arg, const void *data, size_t len, json_t **ret_reply,
+                   struct pk_error *err)
+{
+    struct world *world = arg;
+    int r = pk_events_ingest(world->events, data, len, ret_reply, err);
+
+    if (r == 0 && ++world->deliveries == world->fail_after) {
+        json_decref(*ret_reply);
+        *ret_reply = NULL;
+        return pk_fail(err, PK_E_UNREACHABLE, "the connection broke");
+    }
+    return r;
+}
+
+static void start_store(struct world *world)
+{
+    char path[250];
+
+    (void)snprintf(path, sizeof(path), "%s/events", world->base);
+    world->events = open_events(path, 100 * PK_NSEC_PER_MS);
+}
+
+static void start_ship(struct world *world, pk_nsec keep)
+{
+    struct pk_error err = { 0 };
+    const struct pk_ship_options options = { .dir = world->ship_dir,
+                                             .sink = { sources, deliver, world },
+                                             .keep = keep };
+    if (pk_ship_new(&options, &world->ship, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void write_file(const char *dir, const char *name, int flags, const char *text)
+{
+    char path[300];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    assert_int_equal(close(fd), 0);
+}
+
+static void tell_sources(const struct world *world, bool active)
+{
+    char text[600];
+
+    (void)snprintf(
+        text, sizeof(text),
+        "{\"sources\":[{\"fleet\":\"f\",\"group\":\"g\",\"lane\":2,\"tool\":\"suricata\","
+        "\"dir\":\"%s\",\"active\":%s,\"logs\":[{\"glob\":\"eve*.json\",\"format\":\"eve\"}]}]}",
+        world->logs, active ? "true" : "false");
+    write_file(world->ship_dir, "new", O_TRUNC, text);
+    char from[250], to[250];
+    (void)snprintf(from, sizeof(from), "%s/new", world->ship_dir);
+    (void)snprintf(to, sizeof(to), "%s/sources.json", world->ship_dir);
+    assert_int_equal(rename(from, to), 0);
+}
+
+static int set_up(void **state)
+{
+    struct world *world = calloc(1, sizeof(*world));
+
+    world->base = test_dir();
+    (void)snprintf(world->logs, sizeof(world->logs), "%s/logs", world->base);
+    (void)snprintf(world->ship_dir, sizeof(world->ship_dir), "%s/ship", world->base);
+    assert_int_equal(mkdir(world->logs, 0755) | mkdir(world->ship_dir, 0755), 0);
+    tell_sources(world, true);
+    start_store(world);
+    start_ship(world, 0);
+    *state = world;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct world *world = *state;
+
+    pk_ship_free(world->ship);
+    pk_events_close(world->events);
+    assert_int_equal(pk_rm_rf(world->base, NULL), 0);
+    free(world->base);
+    free(world);
+    return 0;
+}
+
+/* Rounds until the store has that many events of the filter, and a while longer for doubles. */
+static void expect_events(struct world *world, const char *filter, size_t count)
+{
+    struct pk_error err;
+    bool more;
+    size_t found = 0;
+
+    for (int i = 0; i < 1000 && found != count; i++) {
+        (void)pk_ship_step(world->ship, &more, &err);
+        found = query_all(world->events, filter, 1000);
+        pk_sleep_ms(5);
+    }
+    for (int i = 0; i < 60; i++) {
+        (void)pk_ship_step(world->ship, &more, &err);
+        pk_sleep_ms(5);
+    }
+    found = query_all(world->events, filter, 1000);
+    if (found != count)
+        fail_msg("%s: %zu events, not %zu", filter, found, count);
+}
+
+#define LINE(n)                              \
+    "{\"timestamp\":\"2026-01-01T00:00:0" #n \
+    ".000000+0000\",\"event_type\":\"flow\",\"flow_id\":" #n "}\n"
+
+static size_t held(const struct world *world)
+{
+    return pk_ship_numbers(world->ship).pinned;
+}
+
+static void test_follow(void **state)
+{
+    struct world *world = *state;
+
+    write_file(world->logs, "eve.json", 0, LINE(1) "{\"timestamp\":\"2026-01");
+    write_file(world->logs, "other.json", 0, LINE(9));
+    write_file(world->logs, ".eve.json", 0, LINE(9));
+    expect_events(world, "", 1);
+    write_file(world->logs, "eve.json", O_APPEND,
+               "-01T00:00:02.000000+0000\",\"event_type\":\"dns\"}\n");
+    expect_events(world, "type:dns", 1);
+    expect_events(world, "", 2);
+    expect_events(world, "fleet:f group:g lane:2 tool:suricata", 2);
+}
+
+/* A name that leads elsewhere is not followed, and nothing but regular files is read. */
+static void test_strange_files(void **state)
+{
+    struct world *world = *state;
+    char path[300];
+
+    (void)snprintf(path, sizeof(path), "%s/eve-link.json", world->logs);
+    assert_int_equal(symlink("/etc/passwd", path), 0);
+    (void)snprintf(path, sizeof(path), "%s/eve-pipe.json", world->logs);
+    assert_int_equal(mkfifo(path, 0644), 0);
+    (void)snprintf(path, sizeof(path), "%s/eve-dir.json", world->logs);
+    assert_int_equal(mkdir(path, 0755), 0);
+    write_file(world->logs, "eve-1.json", 0, LINE(1));
+    expect_events(world, "", 1);
+    assert_int_equal(pk_ship_numbers(world->ship).files, 1);
+}
+
+static void test_rename_and_delete(void **state)
+{
+    struct world *world = *state;
+    char from[300], to[300];
+
+    write_file(world->logs, "eve.json", 0, LINE(1) LINE(2));
+    expect_events(world, "", 2);
+    (void)snprintf(from, sizeof(from), "%s/eve.json", world->logs);
+    (void)snprintf(to, sizeof(to), "%s/eve-old.json", world->logs);
+    assert_int_equal(rename(from, to), 0);
+    write_file(world->logs, "eve-old.json", O_APPEND, LINE(3));
+    write_file(world->logs, "eve.json", 0, LINE(4));
+    expect_events(world, "", 4);
+    write_file(world->logs, "eve.json", O_APPEND, LINE(5));
+    (void)unlink(from); /* the pin has it */
+    expect_events(world, "", 5);
+    tell_sources(world, false);
+    for (int i = 0; i < 400 && pk_ship_numbers(world->ship).files > 0; i++)
+        expect_events(world, "", 5);
+    assert_int_equal(held(world), 0);
+    assert_int_equal(access(to, F_OK), -1); /* complete and sealed: deleted */
+}
+
+/* What is read while the store is away, or its answer is lost, comes once. */
+static void test_restarts(void **state)
+{
+    struct world *world = *state;
+
+    world->fail_after = 1;
+    write_file(world->logs, "eve.json", 0, LINE(1) LINE(2));
+    expect_events(world, "", 2);
+    assert_true(world->deliveries == 1 && pk_ship_numbers(world->ship).retries == 1);
+
+    pk_ship_free(world->ship); /* the shipper anew */
+    start_ship(world, 3600 * PK_NSEC_PER_SEC);
+    write_file(world->logs, "eve.json", O_APPEND, LINE(3));
+    expect_events(world, "", 3);
+
+    pk_events_close(world->events); /* the store anew: another session */
+    start_store(world);
+    write_file(world->logs, "eve.json", O_APPEND, LINE(4));
+    expect_events(world, "", 4);
+
+    pk_ship_free(world->ship);
+    pk_events_close(world->events);
+    write_file(world->logs, "eve.json", O_APPEND, LINE(5));
+    start_store(world);
+    start_ship(world, 3600 * PK_NSEC_PER_SEC);
+    expect_events(world, "", 5);
+}
+
+static void test_truncated(void **state)
+{
+    struct world *world = *state;
+
+    write_file(world->logs, "eve.json", 0, LINE(1) LINE(2));
+    expect_events(world, "type:flow", 2);
+    write_file(world->logs, "eve.json", O_TRUNC, "");
+    write_file(world->logs, "eve.json", O_APPEND, LINE(3));
+    expect_events(world, "type:flow", 3);
+    assert_int_equal(stat_of(world->events, "lost"), 0); /* all of it was read before */
+}
+
+/* Descriptions that nobody wrote like this: whatever they say, the shipper starts and works. */
+static void test_broken_hold(void **state)
+{
+    struct world *world = *state;
+    static const char *const texts[] = {
+        "", "{", "[]", "{\"path\":7}", "{\"path\":\"/etc/passwd\",\"id\":\"x\",\"epoch\":-1}",
+    };
+    char dir[250], path[320], name[40];
+
+    write_file(world->logs, "eve.json", 0, LINE(1));
+    expect_events(world, "", 1);
+    pk_ship_free(world->ship);
+    (void)snprintf(dir, sizeof(dir), "%s/hold", world->ship_dir);
+    for (size_t i = 0; i < PK_ARRAY_SIZE(texts); i++) {
+        (void)snprintf(name, sizeof(name), "%zx-1.json", i);
+        write_file(dir, name, 0, texts[i]);
+    }
+    write_file(dir, "1-1.json.AbCdEf", 0, "{\"pa");
+    write_file(world->ship_dir, "sources.json", O_APPEND, "rubbish");
+    start_ship(world, 3600 * PK_NSEC_PER_SEC);
+    tell_sources(world, true);
+    write_file(world->logs, "eve.json", O_APPEND, LINE(2));
+    expect_events(world, "", 2);
+    assert_int_equal(pk_ship_numbers(world->ship).files, 1);
+    (void)snprintf(path, sizeof(path), "%s/1-1.json.AbCdEf", dir);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+/* Longer than a line may be: it comes in pieces, and the next line is whole. */
+static void test_long_line(void **state)
+{
+    struct world *world = *state;
+    size_t len = 2 * (1u << 20) + 100;
+    char *text = malloc(len + 1);
+
+    assert_non_null(text);
+    memset(text, 'x', len);
+    text[len] = '\0';
+    write_file(world->logs, "eve.json", 0, LINE(1));
+    write_file(world->logs, "eve.json", O_APPEND, text);
+    write_file(world->logs, "eve.json", O_APPEND, "\n" LINE(2));
+    free(text);
+    expect_events(world, "type:flow", 2);
+    expect_events(world, "type:invalid", 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_follow, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_strange_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_rename_and_delete, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_restarts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_truncated, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_broken_hold, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_long_line, set_up, tear_down),
+    };
+
+    if (!have_duckdb())
+        return 0;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
