@@ -11,5 +11,6 @@ static inline int pk_negative(int code)
 }
 #define pk_fail(...) pk_negative(pk_fail(__VA_ARGS__))
 #define pk_fail_errno(...) pk_negative(pk_fail_errno(__VA_ARGS__))
+#define pk_no_memory(err) pk_negative(pk_no_memory(err))
 #define pk_wrap(...) pk_negative(pk_wrap(__VA_ARGS__))
 #define pk_hint(...) pk_negative(pk_hint(__VA_ARGS__))

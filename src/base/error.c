@@ -118,6 +118,11 @@ int pk_fail_errno(struct pk_error *err, int sys, const char *fmt, ...)
     return code;
 }
 
+int pk_no_memory(struct pk_error *err)
+{
+    return pk_fail(err, PK_E_NOMEM, "out of memory");
+}
+
 int pk_wrap(struct pk_error *err, const char *fmt, ...)
 {
     if (err == NULL)

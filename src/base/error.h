@@ -54,6 +54,8 @@ const struct pk_code_info *pk_code_table(size_t *ret_count);
 int pk_fail(struct pk_error *err, int code, const char *fmt, ...) PK_PRINTF(3, 4);
 /* Appends ": strerror". The code follows from sys (ENOENT -> NOTFOUND, ENOSPC -> NOSPACE, ...). */
 int pk_fail_errno(struct pk_error *err, int sys, const char *fmt, ...) PK_PRINTF(3, 4);
+/* PK_E_NOMEM, "out of memory". */
+int pk_no_memory(struct pk_error *err);
 /* Puts "what: " before the message that is there. Keeps code, position and hint. */
 int pk_wrap(struct pk_error *err, const char *fmt, ...) PK_PRINTF(2, 3);
 /* Sets the hint: what to do or write instead. Returns err->code (PK_E_INTERNAL when err is NULL).

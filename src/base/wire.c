@@ -60,7 +60,7 @@ static int add_name(struct pk_buf *buf, const char *what, const char *text, size
         return pk_fail(err, PK_E_INVALID, "the %s of a batch has %zu bytes, at most %zu fit", what,
                        len, max);
     if (pk_buf_add(buf, &len16, sizeof(len16)) < 0 || pk_buf_add(buf, text, len) < 0)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return 0;
 }
 
@@ -81,7 +81,7 @@ int pk_wire_begin(struct pk_buf *buf, const struct pk_batch *batch, struct pk_er
 
     pk_buf_clear(buf);
     if (pk_buf_add(buf, fixed, sizeof(fixed)) < 0)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     const struct {
         const char *what, *text;
         size_t max;
@@ -128,7 +128,7 @@ int pk_wire_add(struct pk_buf *buf, const struct pk_value *values, struct pk_err
     if (buf->len + size > buf->max || pk_wire_rows(buf) >= PK_WIRE_ROWS_MAX)
         return pk_fail(err, PK_E_NOSPACE, "the batch is full");
     if (pk_buf_reserve(buf, size) < 0)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
 
     char *at = buf->data + buf->len;
     put32(at, mask);

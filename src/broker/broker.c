@@ -91,7 +91,7 @@ int pk_broker_remove_pins(const char *pin_dir, struct pk_error *err)
             if (maps == 0 ? !is_link : !is_map)
                 continue;
             PK_CLEANUP(pk_free_p) char *path = pk_path_join(pin_dir, entry->d_name);
-            int one = path == NULL ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+            int one = path == NULL ? pk_no_memory(err) : 0;
             if (one == 0 && is_link)
                 one = pk_link_drop(path, err);
             else if (one == 0 && unlink(path) < 0 && errno != ENOENT)
@@ -167,12 +167,12 @@ int pk_broker_open(const struct pk_broker_options *options, struct pk_broker **r
         err = &own; /* what went wrong decides what is done */
     PK_CLEANUP(pk_broker_close_p) struct pk_broker *broker = pk_zalloc(sizeof *broker);
     if (broker == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     memset(broker->maps, 0xff, sizeof broker->maps); /* -1 */
     broker->pin_dir = pk_strdup(options->pin_dir);
     broker->fragments = pk_fragment_memory_new();
     if (broker->pin_dir == NULL || broker->fragments == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     broker->build = pk_plane_build();
 
     int r = check_pin_dir(broker->pin_dir, err);

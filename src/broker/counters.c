@@ -22,7 +22,7 @@ static int sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t index, 
     PK_CLEANUP(pk_free_p)
     uint64_t *each = pk_zalloc_array((size_t)cpus, values * sizeof *each);
     if (each == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (bpf_map_lookup_elem(broker->maps[map], &index, each) < 0)
         return pk_fail_errno(err, errno, "cannot read the counters");
     memset(ret_sums, 0, values * sizeof *ret_sums);
@@ -107,7 +107,7 @@ json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err)
         return NULL;
     json_t *taps = json_array(), *groups = json_array(), *lanes = json_array();
     json_t *all = json_pack("{s:o, s:o, s:o}", "taps", taps, "groups", groups, "lanes", lanes);
-    int r = all != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    int r = all != NULL ? 0 : pk_no_memory(err);
     for (uint32_t i = 0; i < PK_TAPS_MAX && r >= 0; i++)
         if (broker->taps[i].key[0] != '\0')
             r = add_tap(broker, i, taps, err);

@@ -31,7 +31,7 @@ int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err)
         PK_CLEANUP(pk_close_p) int fd = bpf_map_get_fd_by_id(map_id);
         PK_CLEANUP(pk_free_p) struct pk_slots *slots = pk_zalloc(sizeof *slots);
         if (slots == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         if (fd < 0 || bpf_map_lookup_elem(fd, &zero, slots) < 0)
             return pk_fail_errno(err, errno, "cannot read the slots of group %s",
                                  broker->groups[i].key);
@@ -102,7 +102,7 @@ int pk_broker_group_set(struct pk_broker *broker, const char *key,
 
     PK_CLEANUP(pk_free_p) struct pk_slots *slots = pk_zalloc(sizeof *slots);
     if (slots == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     pk_maglev_fill(shares, count, slots->lane);
     for (size_t i = 0; i < PK_HASH_SLOTS; i++)
         slots->lane[i] =
@@ -168,7 +168,7 @@ int pk_group_forget_lane(struct pk_broker *broker, uint32_t lane, struct pk_erro
         PK_CLEANUP(pk_free_p)
         struct pk_slots *slots = pk_memdup(broker->tables[group], sizeof *slots);
         if (slots == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         bool changed = false;
         for (size_t i = 0; i <= PK_HASH_SLOTS; i++) {
             if (slots->lane[i] != lane)

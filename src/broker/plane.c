@@ -123,7 +123,7 @@ static int pin_path(struct pk_broker *broker, const char *name, char **ret_path,
                     struct pk_error *err)
 {
     *ret_path = pk_path_join(broker->pin_dir, name);
-    return *ret_path != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    return *ret_path != NULL ? 0 : pk_no_memory(err);
 }
 
 /* Takes over the pinned maps: all of them with this binary's layout, or none. */
@@ -216,7 +216,7 @@ int pk_map_zero(struct pk_broker *broker, enum pk_plane_map map, uint32_t index,
         return pk_fail(err, PK_E_INTERNAL, "cannot tell the number of CPUs");
     PK_CLEANUP(pk_free_p) void *zeros = pk_zalloc_array((size_t)cpus, (size + 7) & ~(size_t)7);
     if (zeros == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_map_write(broker, map, index, zeros, err);
 }
 

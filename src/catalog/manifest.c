@@ -310,7 +310,7 @@ static int load_schema(struct pk_package *package, const char *path, struct pk_e
 {
     if (!pk_file_exists(path)) {
         package->schema = json_pack("{s:s,s:b}", "type", "object", "additionalProperties", 0);
-        return package->schema != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+        return package->schema != NULL ? 0 : pk_no_memory(err);
     }
     int r = pk_json_load(path, &package->schema, err);
     if (r < 0)
@@ -319,7 +319,7 @@ static int load_schema(struct pk_package *package, const char *path, struct pk_e
     if (r == 0) {
         PK_JSON values = json_object();
         r = values != NULL ? pk_jsonschema_fill_defaults(package->schema, values, err)
-                           : pk_fail(err, PK_E_NOMEM, "out of memory");
+                           : pk_no_memory(err);
         if (r == 0 && pk_jsonschema_validate(package->schema, values, NULL, NULL, err) < 0) {
             r = pk_fail(err, PK_E_INVALID, "schema: the defaults do not fit the schema itself");
             (void)pk_hint(err, "a default has to obey its own type, range and pattern, and every "

@@ -29,7 +29,7 @@ static int list_files(const char *dir, const char *below, unsigned depth, struct
 {
     PK_CLEANUP(pk_free_p) char *path = pk_path_join(dir, below);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     DIR *stream = opendir(path);
     if (stream == NULL) {
         if (errno == ENOENT && depth == 0)
@@ -45,7 +45,7 @@ static int list_files(const char *dir, const char *below, unsigned depth, struct
         char *name = below[0] != '\0' ? pk_asprintf("%s/%s", below, entry->d_name)
                                       : pk_strdup(entry->d_name);
         if (name == NULL)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         else if (fstatat(dirfd(stream), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             r = pk_fail_errno(err, errno, "%s/%s", dir, name);
         else if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX)
@@ -56,7 +56,7 @@ static int list_files(const char *dir, const char *below, unsigned depth, struct
         } else if (list->count == FILES_MAX)
             r = pk_fail(err, PK_E_INVALID, "%s has more than %u files", dir, FILES_MAX);
         else if (pk_strv_add(list, name) < 0)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
     }
     closedir(stream);
     return r;
@@ -84,7 +84,7 @@ static int add_file(struct pk_rendered *rendered, const char *path, char *data, 
     if (grown == NULL || copy == NULL) {
         pk_free(copy);
         pk_free(data);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     grown[rendered->count++] = (struct pk_rendered_file){ .path = copy, .data = data, .len = len };
     return 0;
@@ -140,7 +140,7 @@ static int render_templates(const char *dir, const json_t *context, struct pk_re
         return r;
     PK_CLEANUP(pk_map_free_p) struct pk_map *read = pk_map_new(free_partial);
     if (read == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     partials.read = read;
     for (size_t i = 0; i < names.count; i++) {
         const char *base = strrchr(names.list[i], '/');
@@ -152,7 +152,7 @@ static int render_templates(const char *dir, const json_t *context, struct pk_re
         char *out = NULL;
         size_t len, out_len;
         if (path == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         if ((r = pk_file_read(path, FILE_MAX, &text, &len, err)) < 0 ||
             (r = pk_mustache_render(path, text, len, context, find_partial, &partials, false, &out,
                                     &out_len, err)) < 0)
@@ -173,7 +173,7 @@ static int copy_files(const char *dir, struct pk_rendered *rendered, struct pk_e
         char *data = NULL;
         size_t len;
         if (path == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         r = pk_file_read(path, FILE_MAX, &data, &len, err);
         if (r == 0)
             r = add_file(rendered, names.list[i], data, len, err);
@@ -195,7 +195,7 @@ int pk_package_render(const struct pk_package *package, const struct pk_package_
     PK_CLEANUP(pk_free_p) char *templates = pk_path_join(package->dir, "templates");
     PK_CLEANUP(pk_free_p) char *files = pk_path_join(package->dir, "files");
     if (templates == NULL || files == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = render_templates(templates, context, &rendered, err);
     if (r == 0)
         r = copy_files(files, &rendered, err);

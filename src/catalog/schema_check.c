@@ -212,7 +212,7 @@ static int fill(const json_t *root, const json_t *schema, json_t *value, unsigne
             if (r == 0 && member == NULL && initial != NULL) {
                 member = json_deep_copy(initial);
                 if (json_object_set_new(value, key, member) < 0)
-                    return pk_fail(err, PK_E_NOMEM, "out of memory");
+                    return pk_no_memory(err);
             }
             if (r == 0 && member != NULL)
                 r = fill(root, inner, member, depth + 1, err);

@@ -203,7 +203,7 @@ static int follow_loop(struct progress *progress, struct pk_http_client *client,
                                  (long long)revision, (long long)version,
                                  progress->live ? POLL_LIVE_MS : POLL_PLAIN_MS);
         if (path == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         json_t *next = NULL;
         int r = pk_http_json(client, "GET", path, NULL, &next, err);
         if (interrupted) {
@@ -273,8 +273,9 @@ static int judge(const json_t *journal, struct pk_error *err)
                   (long long)pk_json_int_or(journal, "revision", 0),
                   pk_json_string_or(journal, "outcome", "failed"), done, json_array_size(steps),
                   detail[0] == '\0' ? "" : ": ", detail);
-    return pk_hint(err, "remove the cause and apply again: what is done stays; or go back with 'picket "
-                        "rollback REV --reason TEXT' ('picket history' lists them)");
+    return pk_hint(err,
+                   "remove the cause and apply again: what is done stays; or go back with 'picket "
+                   "rollback REV --reason TEXT' ('picket history' lists them)");
 }
 
 static void print_end(const json_t *journal, json_int_t before, pk_nsec took)
@@ -326,7 +327,7 @@ int pk_carry_out(const struct pk_ctx *ctx, struct pk_http_client *client, const 
     char *path = pk_asprintf("/v1/plans/%s/apply", pk_json_string_or(plan, "id", ""));
     PK_JSON body = json_pack("{s:s}", "reason", change->reason == NULL ? "" : change->reason);
     if (path == NULL || body == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     PK_JSON started = NULL;
     int r = pk_client_json(ctx, client, "POST", path, body, &started, err);
     if (r < 0)

@@ -80,7 +80,7 @@ int pk_client_fleet(const struct pk_ctx *ctx, struct pk_http_client *client, con
         name = pk_strdup(only == NULL ? "" : only);
     }
     if (name == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     *ret_fleet = name;
     return 0;
 }
@@ -90,7 +90,7 @@ int pk_client_status(const struct pk_ctx *ctx, struct pk_http_client *client, co
 {
     PK_CLEANUP(pk_free_p) char *path = pk_asprintf("/v1/fleets/%s/status", fleet);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_client_json(ctx, client, "GET", path, NULL, ret_status, err);
 }
 
@@ -157,7 +157,7 @@ int pk_client_plan_file(const struct pk_ctx *ctx, struct pk_http_client *client,
     }
     PK_JSON body = json_pack("{s:o,s:s}", "document", document, "name", name);
     if (body == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     r = pk_client_plan(ctx, client, body, ret_plan, errors, err);
     if (r >= 0 && ret_text != NULL)
         *ret_text = PK_TAKE(text);

@@ -34,7 +34,7 @@ static int find_package(const struct pk_catalog *catalog, const char *text,
     PK_CLEANUP(pk_free_p)
     char *name = pk_strndup(text, at != NULL ? (size_t)(at - text) : strlen(text));
     if (name == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_catalog_find(catalog, name, at != NULL ? at + 1 : "", ret_package, ret_version, err);
 }
 
@@ -297,7 +297,7 @@ static int run_values(struct pk_ctx *ctx, const void *args, int argc, char **arg
     PK_JSON rows = json_array();
     add_rows(rows, pk_package_schema(package), "", 0);
     if (rows == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (ctx->output == PK_OUT_TABLE) {
         print_values(rows);
         return 0;

@@ -148,7 +148,7 @@ static int run(struct pk_ctx *ctx, const void *raw_args, int argc, char **argv,
     }
     PK_JSON findings = json_array();
     if (findings == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     struct pk_doctor doctor = { .paths = ctx->paths, .findings = findings };
     for (size_t i = 0; i < PK_ARRAY_SIZE(checks); i++) {
         if ((args->only != NULL && !listed(args->only, checks[i].group)) ||

@@ -195,7 +195,7 @@ static int print_line(const json_t *event, struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *line = pk_json_compact(event);
     if (line == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     /* A reader that goes away (head, less) ends us quietly: SIGPIPE. */
     return puts(line) < 0 ? pk_fail(err, PK_E_IO, "standard output: cannot write") : 0;
 }
@@ -218,9 +218,9 @@ static int take_page(const struct pk_ctx *ctx, const json_t *events, json_t *row
         if (wants_lines(ctx))
             r = print_line(event, err);
         else if (ctx->output == PK_OUT_YAML)
-            r = json_array_append(rows, event) < 0 ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+            r = json_array_append(rows, event) < 0 ? pk_no_memory(err) : 0;
         else if (json_array_append_new(rows, row_of(event)) < 0)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         if (r < 0)
             return r;
     }

@@ -58,7 +58,7 @@ static int run_help(struct pk_ctx *ctx, const void *args, int argc, char **argv,
         pk_help_topic_print(&topics[i], width, &out);
     }
     if (out.failed)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     (void)fputs(out.data == NULL ? "" : out.data, stdout);
     return 0;
 }
@@ -93,7 +93,7 @@ static int run_version(struct pk_ctx *ctx, const void *args, int argc, char **ar
                   "name", "picket", "version", PICKET_VERSION, "libraries", "jansson",
                   jansson_version_str(), "libcurl", curl_version_info(CURLVERSION_NOW)->version);
     if (json == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_out_document(ctx, json, err);
 }
 

@@ -42,7 +42,7 @@ static int run_history(struct pk_ctx *ctx, const void *args, int argc, char **ar
     char *path = pk_asprintf("/v1/fleets/%s/revisions?limit=%llu", fleet,
                              (unsigned long long)options->limit);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     PK_JSON history = NULL;
     r = pk_client_json(ctx, client, "GET", path, NULL, &history, err);
     if (r < 0)
@@ -96,13 +96,13 @@ static int document_of(const struct pk_ctx *ctx, struct pk_http_client *client, 
     PK_CLEANUP(pk_free_p)
     char *path = pk_asprintf("/v1/fleets/%s/revisions/%lld", fleet, (long long)revision);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     PK_JSON document = NULL;
     int r = pk_client_json(ctx, client, "GET", path, NULL, &document, err);
     if (r < 0)
         return r;
     *ret_text = pk_strdup(pk_json_string_or(document, "document", ""));
-    return *ret_text == NULL ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+    return *ret_text == NULL ? pk_no_memory(err) : 0;
 }
 
 static void print_diff(const struct pk_ctx *ctx, const char *diff)
@@ -155,14 +155,14 @@ static int run_diff(struct pk_ctx *ctx, const void *args, int argc, char **argv,
     }
     json_int_t running = 0;
     if (fleet == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     r = pk_client_status(ctx, client, fleet, &status, err);
     if (r >= 0) {
         running = pk_json_int_or(status, "revision", 0);
         r = document_of(ctx, client, fleet, running, &old_text, err);
     } else if (r == PK_E_NOTFOUND) {
         old_text = pk_strdup("");
-        r = old_text == NULL ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+        r = old_text == NULL ? pk_no_memory(err) : 0;
     }
     if (r < 0)
         return r;
@@ -174,7 +174,7 @@ static int run_diff(struct pk_ctx *ctx, const void *args, int argc, char **argv,
     char *diff = pk_text_diff(running == 0 ? "(not running)" : old_name, old_text,
                               is_revision ? new_name : argv[0], new_text);
     if (diff == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     bool differs = diff[0] != '\0' || pk_plan_step_count(plan) > 0;
     if (ctx->output == PK_OUT_JSON || ctx->output == PK_OUT_YAML) {
         PK_JSON answer = json_pack("{s:s,s:s,s:s,s:O}", "kind", "Diff", "fleet", fleet, "documents",
@@ -233,7 +233,7 @@ static int get_logs(const struct pk_ctx *ctx, struct pk_http_client *client, con
     char *path = pk_asprintf("/v1/fleets/%s/units/%s/logs?lines=%llu", fleet, unit,
                              (unsigned long long)lines);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     const struct pk_http_call call = { .method = "GET", .path = path };
     unsigned status = 0;
     pk_buf_clear(ret_text);

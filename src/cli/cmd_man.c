@@ -192,10 +192,10 @@ static int write_page(const char *dir, const char *name, const struct pk_buf *pa
                       struct pk_error *err)
 {
     if (page->failed)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     PK_CLEANUP(pk_free_p) char *path = pk_asprintf("%s/%s.1", dir, name);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_file_write(path, page->data, page->len, 0644, err);
 }
 

@@ -112,7 +112,7 @@ static int get_plan(const struct pk_ctx *ctx, struct pk_http_client *client, con
 {
     PK_CLEANUP(pk_free_p) char *path = pk_asprintf("/v1/plans/%s", id);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_client_json(ctx, client, "GET", path, NULL, ret_plan, err);
     if (r == PK_E_NOTFOUND && err != NULL && err->hint[0] == '\0')
         return pk_hint(err, "'picket plan FLEET' makes and saves a new plan");
@@ -126,7 +126,7 @@ static int plan_revision(const struct pk_ctx *ctx, struct pk_http_client *client
 {
     PK_JSON body = json_pack("{s:s,s:I}", "fleet", fleet, "revision", revision);
     if (body == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_client_plan(ctx, client, body, ret_plan, errors, err);
 }
 
@@ -201,7 +201,7 @@ int pk_apply_file(struct pk_ctx *ctx, const char *path, struct pk_error *err)
     const struct apply_args args = { 0 };
     char *argv[] = { pk_strdup(path), NULL };
     if (argv[0] == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = run_apply(ctx, &args, 1, argv, err);
     pk_free(argv[0]);
     return r;
@@ -295,7 +295,7 @@ static int run_delete(struct pk_ctx *ctx, const void *args, int argc, char **arg
         r = pk_client_fleet(ctx, client, argc > 0 ? argv[0] : NULL, &fleet, err);
     PK_JSON body = r < 0 ? NULL : json_pack("{s:s,s:b}", "fleet", fleet, "remove", 1);
     if (r >= 0 && body == NULL)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r >= 0)
         r = pk_client_plan(ctx, client, body, &plan, &errors, err);
     if (r < 0)
@@ -304,7 +304,7 @@ static int run_delete(struct pk_ctx *ctx, const void *args, int argc, char **arg
     char *question =
         pk_asprintf("Stop and remove everything of fleet %s? Its events and history stay.", fleet);
     if (question == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     const struct pk_change change = { .reason = options->reason,
                                       .question = question,
                                       .show = true };

@@ -100,7 +100,7 @@ static int find_tap(const struct pk_ctx *ctx, struct pk_http_client *client, con
     PK_CLEANUP(pk_free_p) char *name_part = pk_url_escape(pk_json_string_or(found, "name", ""));
     if (fleet_part != NULL && name_part != NULL)
         *ret_path = pk_asprintf("/v1/fleets/%s/taps/%s/replay", fleet_part, name_part);
-    return *ret_path == NULL ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+    return *ret_path == NULL ? pk_no_memory(err) : 0;
 }
 
 /* ---- the request ---- */
@@ -156,7 +156,7 @@ static int make_body(const struct replay_args *args, int argc, char **argv, json
                              : args->pps != 0 || args->mbps != 0 ? "rate"
                                                                  : "recorded");
     if (body == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (args->speed != 0)
         (void)json_object_set_new(body, "speed", json_real(args->speed));
     if (args->max_gap >= 0)

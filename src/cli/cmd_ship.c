@@ -39,7 +39,7 @@ static int run(struct pk_ctx *ctx, const void *args, int argc, char **argv, stru
     (void)argc;
     (void)argv;
     if (dir == NULL || lock == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     const struct sigaction action = { .sa_handler = on_signal };
     (void)sigaction(SIGTERM, &action, NULL);
     (void)sigaction(SIGINT, &action, NULL);

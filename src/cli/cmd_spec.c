@@ -81,8 +81,7 @@ static int run_check(struct pk_ctx *ctx, const void *args, int argc, char **argv
     if (structured) {
         PK_JSON document = json_pack("{s:s,s:s,s:O}", "apiVersion", PK_API_VERSION, "kind",
                                      "SpecCheck", "files", files);
-        int r = document != NULL ? pk_out_document(ctx, document, err)
-                                 : pk_fail(err, PK_E_NOMEM, "out of memory");
+        int r = document != NULL ? pk_out_document(ctx, document, err) : pk_no_memory(err);
         if (r < 0)
             return r;
     }
@@ -164,7 +163,7 @@ static int format_file(const struct fmt_args *options, const char *path, struct 
         return pk_fail(err, r, "%s is not valid", path);
     formatted = pk_spec_to_yaml(fleet, options->defaults);
     if (formatted == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (!options->write) {
         (void)fputs(formatted, stdout);
         return 0;
@@ -229,7 +228,7 @@ static int run_schema(struct pk_ctx *ctx, const void *args, int argc, char **arg
     PK_JSON schema = pk_spec_json_schema();
     PK_CLEANUP(pk_free_p) char *text = schema != NULL ? pk_json_pretty(schema) : NULL;
     if (text == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     puts(text);
     return 0;
 }

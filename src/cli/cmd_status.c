@@ -233,10 +233,10 @@ static int get_all(const struct pk_ctx *ctx, struct pk_http_client *client, cons
         PK_CLEANUP(pk_free_p) char *escaped = pk_url_escape(json_string_value(name));
         json_t *status = NULL;
         if (escaped == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         r = pk_client_status(ctx, client, escaped, &status, err);
         if (r >= 0 && json_array_append_new(list, status) < 0)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         else if (r == PK_E_NOTFOUND && given == NULL)
             r = 0; /* deleted since the list was made */
     }

@@ -109,7 +109,7 @@ static int run_revoke(struct pk_ctx *ctx, const void *args, int argc, char **arg
     PK_CLEANUP(pk_free_p) char *name = pk_url_escape(argv[0]);
     PK_CLEANUP(pk_free_p) char *path = name == NULL ? NULL : pk_asprintf("/v1/tokens/%s", name);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_ctx_client(ctx, &client, err);
     if (r >= 0)
         r = pk_client_json(ctx, client, "DELETE", path, NULL, NULL, err);

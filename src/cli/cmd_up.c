@@ -110,7 +110,7 @@ static int make_folders(const struct pk_paths *paths, struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *up = pk_path_join(paths->run_dir, "up");
     if (up == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_mkdir_p(paths->state_dir, 0750, err);
     if (r >= 0)
         r = pk_mkdir_p(paths->run_dir, 0755, err);
@@ -361,7 +361,7 @@ static int ensure_podman(const struct pk_paths *paths, struct pk_error *err)
     struct pk_proc_id id;
     pid_t pid = 0;
     if (pid_path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = make_folders(paths, err);
     if (r >= 0)
         r = pk_service_start(paths, "podman", "podman", &pid, err);
@@ -382,7 +382,7 @@ static int clean_units(const struct pk_ctx *ctx, const char *spec, struct pk_err
     PK_CLEANUP(pk_engine_free_p) struct pk_engine *engine = NULL;
     PK_CLEANUP(pk_free_p) char *socket = pk_path_join(ctx->paths.run_dir, "podman.sock");
     if (socket == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = 0;
     if (strcmp(spec, "podman") == 0)
         r = ensure_podman(&ctx->paths, err);

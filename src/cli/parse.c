@@ -409,7 +409,7 @@ int pk_parse(int argc, char **argv, struct pk_parsed *ret_parsed, struct pk_erro
         parsed.args = cmd->defaults != NULL ? pk_memdup(cmd->defaults, size) : pk_zalloc(size);
         parsed.rest = pk_zalloc_array((size_t)argc + 1, sizeof(*parsed.rest));
         if (parsed.args == NULL || parsed.rest == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         r = take_words(&p);
         if (r == 0 && !parsed.globals.help)
             r = check_arguments(&parsed, err);

@@ -59,7 +59,7 @@ static int print_help(const struct pk_parsed *parsed, struct pk_error *err)
     else
         pk_help_overview(pk_terminal_width(), &out);
     if (out.failed)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     (void)fputs(out.data, stdout);
     return 0;
 }

@@ -60,7 +60,7 @@ int pk_service_command(const struct pk_paths *paths, const char *engine, const c
     if (strcmp(name, "serve") == 0 || strcmp(name, "supervise") == 0)
         r |= pk_strv_addf(&argv, "--engine=%s", engine);
     if (r < 0)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     *ret_command = (struct pk_service_command){ .argv = argv };
     argv = (struct pk_strv){ 0 };
     return 0;
@@ -72,7 +72,7 @@ int pk_service_start(const struct pk_paths *paths, const char *engine, const cha
     PK_CLEANUP(pk_service_command_done) struct pk_service_command command = { 0 };
     PK_CLEANUP(pk_free_p) char *log = pk_up_path(paths, name, ".log");
     if (log == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_service_command(paths, engine, name, &command, err);
     if (r < 0)
         return r;

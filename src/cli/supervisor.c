@@ -356,7 +356,7 @@ int pk_supervise(const struct pk_paths *paths, const char *engine, struct pk_err
     PK_CLEANUP(pk_free_p) char *lock_path = pk_up_path(paths, "lock", "");
     PK_CLEANUP(pk_free_p) char *pid_path = pk_up_path(paths, "supervisor", ".pid");
     if (lock_path == NULL || pid_path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_lock_file(lock_path, &lock, err);
     if (r == PK_E_CONFLICT)
         return pk_hint(err, "a supervisor of this run folder is at work: 'picket up' shows it");

@@ -16,7 +16,7 @@ int pk_fleet_agent_call(struct pk_manager *manager, unsigned timeout_ms, const c
     PK_CLEANUP(pk_free_p) char *path = pk_vasprintf(path_fmt, args);
     va_end(args);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
 
     struct pk_error trouble = { 0 };
     PK_CLEANUP(pk_http_client_free_p) struct pk_http_client *client = NULL;

@@ -29,11 +29,6 @@
 #define LOG_MAX_BYTES   4096u
 #define STOP_TIMEOUT_MS 10000u /* of a unit whose own is not known */
 
-static int out_of_memory(struct pk_error *err)
-{
-    return pk_fail(err, PK_E_NOMEM, "out of memory");
-}
-
 /* ---- a unit's folder ---- */
 
 static int same_content(const char *path, const struct pk_rendered_file *file)
@@ -56,7 +51,7 @@ static int write_config(const char *folder, const struct pk_unit *unit, struct p
         const struct pk_rendered_file *file = &unit->files.files[i];
         PK_CLEANUP(pk_free_p) char *path = pk_path_join(folder, file->path);
         if (path == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
         if (same_content(path, file))
             continue;
         char *slash = strrchr(path, '/');
@@ -79,7 +74,7 @@ static int make_folders(struct pk_manager *manager, const struct pk_unit *unit,
     PK_CLEANUP(pk_free_p) char *log = base != NULL ? pk_path_join(base, "log") : NULL;
     PK_CLEANUP(pk_free_p) char *run = base != NULL ? pk_path_join(base, "run") : NULL;
     if (config == NULL || log == NULL || run == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     int r = pk_mkdir_p(log, 0755, err);
     if (r >= 0)
         r = pk_mkdir_p(run, 0755, err);
@@ -116,7 +111,7 @@ static int remove_folders(struct pk_manager *manager, const char *unit, struct p
         PK_CLEANUP(pk_free_p)
         char *path = pk_asprintf("%s/units/%s/%s", manager->paths.state_dir, unit, parts[i]);
         if (path == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
         r = pk_rm_rf(path, err);
     }
     return r;
@@ -337,7 +332,7 @@ static int do_group(struct pk_manager *manager, const struct pk_fleet *fleet,
                 json_pack("{s:I,s:i}", "index", (json_int_t)desired->lanes[i].index, "weight", 1));
     json_t *body = json_pack("{s:O}", "lanes", lanes);
     if (body == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
                                "/v1/fleets/%s/groups/%s", fleet->name, group);
 }
@@ -357,7 +352,7 @@ static int do_tap(struct pk_manager *manager, const struct pk_fleet *fleet,
                        : json_pack("{s:s,s:s,s:s}", "kind", "interface", "interface",
                                    tap->interface, "group", tap->group);
     if (body == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
                                "/v1/fleets/%s/taps/%s", fleet->name, tap->name);
 }

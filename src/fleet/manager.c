@@ -143,7 +143,7 @@ int pk_fleet_save(struct pk_manager *manager, struct pk_fleet *fleet, struct pk_
     if (!dirty)
         return 0;
     if (row == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_state_put(manager->options.state, PK_KIND_RUNTIME, fleet->name, row, err);
 }
 
@@ -160,10 +160,10 @@ static int load_runtime(struct pk_manager *manager, struct pk_fleet *fleet, stru
     json_array_foreach(json_object_get(row, "known"), i, key)
     {
         if (json_is_string(key) && pk_strv_add(&fleet->known, json_string_value(key)) < 0)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     }
     if (pk_runtimes_from_json(fleet, json_object_get(row, "units")) < 0)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return 0;
 }
 
@@ -172,7 +172,7 @@ static int load_fleet(struct pk_manager *manager, const char *name, uint64_t num
 {
     struct pk_fleet *fleet = pk_manager_find_or_add(manager, name);
     if (fleet == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     struct pk_revision revision = { 0 };
     int r = pk_state_revision_get(manager->options.state, name, number, &revision, err);
     if (r < 0)
@@ -287,7 +287,7 @@ int pk_manager_start(const struct pk_manager_options *options, struct pk_manager
 {
     struct pk_manager *manager = pk_zalloc(sizeof(*manager));
     if (manager == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -302,9 +302,7 @@ int pk_manager_start(const struct pk_manager_options *options, struct pk_manager
                             ? pk_asprintf("unix:%s", options->node_socket)
                             : pk_asprintf("unix:%s/node.sock", options->paths.run_dir);
     manager->options.node_socket = NULL; /* borrowed for the call only */
-    int r = manager->files != NULL && manager->node_url != NULL
-                ? 0
-                : pk_fail(err, PK_E_NOMEM, "out of memory");
+    int r = manager->files != NULL && manager->node_url != NULL ? 0 : pk_no_memory(err);
     if (r >= 0)
         r = pk_sources_load(manager, err);
     if (r >= 0)

@@ -533,7 +533,7 @@ int pk_observe(struct pk_manager *manager, const struct pk_view *view, const cha
     if (r >= 0)
         r = observe_groups(view->plane, fleet, observed);
     if (r < 0)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     *ret_observed = PK_TAKE(observed);
     return 0;
 }

@@ -26,11 +26,6 @@
 #define SPACE_MIN_BYTES (8u << 20)
 #define BOTH_PEERS      (1u << PK_PEER_ENGINE | 1u << PK_PEER_AGENT)
 
-static int out_of_memory(struct pk_error *err)
-{
-    return pk_fail(err, PK_E_NOMEM, "out of memory");
-}
-
 static int no_fleet(const char *fleet, struct pk_error *err)
 {
     pk_fail(err, PK_E_NOTFOUND, "there is no fleet %s", fleet);
@@ -284,7 +279,7 @@ static int save_plan(struct pk_manager *manager, const json_t *plan,
     PK_JSON row = json_pack("{s:O,s:s,s:I,s:I}", "plan", plan, "document", document, "base",
                             (json_int_t)base, "savedAt", (json_int_t)pk_time_now());
     if (frozen == NULL || row == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     struct pk_state *state = manager->options.state;
     /* The row that names it comes last: a plan that can be found is whole. */
     int r = pk_state_put(state, PK_KIND_DESIRED, id, frozen, err);
@@ -358,7 +353,7 @@ static int present(struct pk_manager *manager, const char *name, uint64_t *ret_r
     *ret_revision = fleet != NULL ? fleet->revision : 0;
     int r = fleet != NULL ? pk_strv_copy(&fleet->known, ret_known) : 0;
     pk_manager_unlock(manager);
-    return r < 0 ? out_of_memory(err) : 0;
+    return r < 0 ? pk_no_memory(err) : 0;
 }
 
 static int make_plan(struct pk_manager *manager, const struct pk_view *view,
@@ -417,13 +412,13 @@ int pk_manager_plan(struct pk_manager *manager, const struct pk_plan_request *re
     } else if (request->remove) {
         document = pk_strdup("");
         desired = pk_desired_new_empty(request->fleet);
-        r = desired != NULL ? 0 : out_of_memory(err);
+        r = desired != NULL ? 0 : pk_no_memory(err);
     } else {
         r = desired_of_revision(manager, request->fleet, request->revision, &view, &desired,
                                 &document, errors, err);
     }
     if (r >= 0 && document == NULL)
-        r = out_of_memory(err);
+        r = pk_no_memory(err);
     if (r < 0)
         return r;
 
@@ -434,7 +429,7 @@ int pk_manager_plan(struct pk_manager *manager, const struct pk_plan_request *re
         return r;
     PK_JSON json = pk_plan_to_json(plan);
     if (json == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     r = save_plan(manager, json, desired, document, base, err);
     if (r < 0)
         return pk_wrap(err, "saving the plan"), r;
@@ -458,7 +453,7 @@ int pk_manager_plan_get(struct pk_manager *manager, const char *id, json_t **ret
         json_object_set(plan, "baseRevision", json_object_get(row, "base")) < 0 ||
         json_object_set_new(plan, "errors", json_array()) < 0 ||
         json_object_set_new(plan, "saved", json_true()) < 0)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_plan = PK_TAKE(plan);
     return 0;
 }
@@ -530,7 +525,7 @@ static int seize(struct pk_manager *manager, const char *name, struct pk_fleet *
     for (;;) {
         struct pk_fleet *fleet = pk_manager_find_or_add(manager, name);
         if (fleet == NULL) {
-            r = out_of_memory(err);
+            r = pk_no_memory(err);
             break;
         }
         if ((fleet->job && !fleet->resumed) || fleet->yield) {
@@ -591,7 +586,7 @@ static int begin(struct pk_manager *manager, struct pk_fleet *fleet, struct want
     char *document = pk_strdup(wanted->document);
     if (steps == NULL || document == NULL) {
         pk_free(document);
-        return out_of_memory(err);
+        return pk_no_memory(err);
     }
     PK_CLEANUP(pk_free_p) char *name = pk_strdup(fleet->name);
     PK_CLEANUP(pk_free_p) char *user = pk_strdup(wanted->user != NULL ? wanted->user : "");
@@ -606,7 +601,7 @@ static int begin(struct pk_manager *manager, struct pk_fleet *fleet, struct want
     uint64_t number = 0;
     int r = name != NULL && user != NULL && reason != NULL && id != NULL
                 ? pk_state_revision_begin(manager->options.state, &revision, &number, err)
-                : out_of_memory(err);
+                : pk_no_memory(err);
     if (r < 0) {
         pk_free(document);
         return r;

@@ -71,7 +71,7 @@ static int dial(struct talk *talk)
         return pk_fail(err, PK_E_INVALID, "%s: not an absolute path", path);
     PK_CLEANUP(pk_free_p) char *folder = pk_strndup(path, (size_t)(slash - path));
     if (folder == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     PK_CLEANUP(pk_close_p) int dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return pk_fail_errno(err, errno, "%s", folder);

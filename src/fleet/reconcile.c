@@ -65,7 +65,7 @@ static int begin_journal(struct pk_manager *manager, struct pk_fleet *fleet,
     PK_JSON journal = json_array();
     PK_JSON rest = pk_journal_of_plan(plan);
     if (journal == NULL || rest == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     pk_manager_lock(manager);
     size_t i;
     json_t *row;
@@ -102,7 +102,7 @@ static int mark(struct pk_manager *manager, struct pk_fleet *fleet, size_t index
     (void)pthread_cond_broadcast(&manager->changed);
     pk_manager_unlock(manager);
     if (copy == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_state_revision_step(manager->options.state, fleet->name, revision, copy, err);
 }
 

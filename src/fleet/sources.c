@@ -34,13 +34,13 @@ static int write_file(struct pk_manager *manager, struct pk_error *err)
     json_object_foreach(manager->sources, name, source)
     {
         if (json_array_append(list, source) < 0)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     }
     PK_JSON document = json_pack("{s:O}", "sources", list);
     PK_CLEANUP(pk_free_p) char *text = document != NULL ? pk_json_pretty(document) : NULL;
     PK_CLEANUP(pk_free_p) char *path = sources_path(manager);
     if (text == NULL || path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (manager->sources_written != NULL && strcmp(manager->sources_written, text) == 0)
         return 0;
     int r = pk_file_write(path, text, strlen(text), 0644, err);
@@ -57,7 +57,7 @@ int pk_sources_load(struct pk_manager *manager, struct pk_error *err)
     PK_CLEANUP(pk_free_p) char *path = sources_path(manager);
     manager->sources = json_object();
     if (folder == NULL || path == NULL || manager->sources == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_mkdir_p(folder, 0755, err);
     if (r < 0 || !pk_file_exists(path))
         return r;
@@ -81,7 +81,7 @@ int pk_sources_load(struct pk_manager *manager, struct pk_error *err)
         *slash = '\0';
         slash = strrchr(copy, '/');
         if (slash != NULL && json_object_set(manager->sources, slash + 1, source) < 0)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     }
     return 0;
 }
@@ -99,7 +99,7 @@ static json_t *logs_of(struct pk_manager *manager, const struct pk_unit *unit, s
         (void)json_array_append_new(logs, json_pack("{s:s,s:s}", "glob", version->logs[i].glob,
                                                     "format", version->logs[i].format));
     if (logs == NULL)
-        (void)pk_fail(err, PK_E_NOMEM, "out of memory");
+        (void)pk_no_memory(err);
     return logs;
 }
 
@@ -116,7 +116,7 @@ int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struc
     if (logs == NULL || dir == NULL) {
         if (err != NULL)
             *err = trouble;
-        r = trouble.code != 0 ? trouble.code : pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = trouble.code != 0 ? trouble.code : pk_no_memory(err);
         json_decref(logs);
     } else {
         json_t *source = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:s,s:o,s:b}", "fleet", unit->fleet,
@@ -124,7 +124,7 @@ int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struc
                                    unit->tool, "package", unit->package, "version", unit->version,
                                    "dir", dir, "logs", logs, "active", 1);
         if (json_object_set_new(manager->sources, unit->name, source) < 0)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         else
             r = write_file(manager, err);
     }
@@ -180,7 +180,7 @@ int pk_sources_retire(struct pk_manager *manager, const char *unit, struct pk_er
     if (forget_if_empty(manager, unit))
         (void)json_object_del(manager->sources, unit);
     else if (source != NULL && json_object_set_new(source, "active", json_false()) < 0)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r >= 0)
         r = write_file(manager, err);
     pk_manager_unlock(manager);

@@ -18,11 +18,6 @@
 #define ANSWER_MAX_AGE (10 * PK_NSEC_PER_SEC)
 #define HISTORY_MAX    500u
 
-static int out_of_memory(struct pk_error *err)
-{
-    return pk_fail(err, PK_E_NOMEM, "out of memory");
-}
-
 json_t *pk_time_json(pk_nsec when)
 {
     char text[36];
@@ -314,7 +309,7 @@ int pk_manager_status(struct pk_manager *manager, const char *fleet, json_t **re
     if (!found)
         return no_fleet(fleet, err);
     if (status == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_status = status;
     return 0;
 }
@@ -330,7 +325,7 @@ int pk_manager_fleets(struct pk_manager *manager, json_t **ret_names, struct pk_
             r = PK_E_NOMEM;
     pk_manager_unlock(manager);
     if (r < 0)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_names = PK_TAKE(names);
     return 0;
 }
@@ -365,7 +360,7 @@ static int kept_progress(struct pk_manager *manager, const char *fleet, uint64_t
                   revision.detail, "steps", revision.steps, "version", (json_int_t)(after + 1));
     pk_revision_done(&revision);
     if (progress == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_progress = progress;
     return 0;
 }
@@ -430,7 +425,7 @@ int pk_manager_history(struct pk_manager *manager, const char *fleet, uint64_t b
     json_t *history = json_pack("{s:s,s:s,s:s,s:O}", "apiVersion", PK_API_VERSION, "kind",
                                 "History", "fleet", fleet, "revisions", revisions);
     if (history == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_history = history;
     return 0;
 }
@@ -452,7 +447,7 @@ int pk_manager_revision(struct pk_manager *manager, const char *fleet, uint64_t 
     }
     pk_revision_done(&revision);
     if (json == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_revision = json;
     return 0;
 }

@@ -37,7 +37,7 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
 {
     PK_CLEANUP(pk_agent_close_p) struct pk_agent *agent = pk_zalloc(sizeof(*agent));
     if (agent == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     agent->paths = *paths;
     agent->ioctl_fd = -1;
     int sys = pthread_mutex_init(&agent->lock, NULL);
@@ -711,7 +711,7 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
     PK_LOCKED(agent);
     json_t *counters = pk_broker_counters(agent->broker, err);
     if (counters == NULL)
-        return err != NULL && err->code < 0 ? err->code : pk_fail(err, PK_E_NOMEM, "out of memory");
+        return err != NULL && err->code < 0 ? err->code : pk_no_memory(err);
     json_t *taps = json_array(), *groups = json_array(), *lanes = json_array();
     const struct pk_plane *plane = &agent->plane;
     int bad = 0;
@@ -736,7 +736,7 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
     json_t *json = json_pack("{s:o,s:o,s:o}", "taps", taps, "groups", groups, "lanes", lanes);
     if (bad != 0 || json == NULL) {
         json_decref(json);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     *ret_json = json;
     return 0;

@@ -15,7 +15,7 @@
 static int reply(struct pk_http_request *request, json_t *json, struct pk_error *err)
 {
     if (json == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return pk_http_reply_json_take(request, 200, json);
 }
 
@@ -78,7 +78,7 @@ static int delete_lane(void *arg, struct pk_http_request *request, struct pk_err
     char *key = pk_asprintf("%s/%s/%u", pk_http_param(request, "fleet"),
                             pk_http_param(request, "group"), index);
     if (key == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     r = pk_agent_delete_lane(arg, key, err);
     return r < 0 ? r : reply(request, json_object(), err);
 }

@@ -102,7 +102,7 @@ int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, st
                              (int)getpid(), "version", PICKET_VERSION, "interfaces", listing.list);
     if (json == NULL || listing.failed) {
         json_decref(json);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     *ret_json = json;
     return 0;

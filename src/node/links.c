@@ -62,7 +62,7 @@ int pk_nl_open(struct nl_sock **ret_nl, struct pk_error *err)
 {
     struct nl_sock *nl = nl_socket_alloc();
     if (nl == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = nl_connect(nl, NETLINK_ROUTE);
     if (r < 0) {
         nl_socket_free(nl);
@@ -111,7 +111,7 @@ int pk_link_add_veth(struct nl_sock *nl, const struct pk_veth *veth, struct pk_e
 {
     PK_NL_LINK link = rtnl_link_veth_alloc();
     if (link == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     struct rtnl_link *peer = rtnl_link_veth_get_peer(link); /* a reference of its own */
     rtnl_link_set_name(link, veth->name);
     rtnl_link_set_name(peer, veth->peer_name);
@@ -144,7 +144,7 @@ int pk_link_delete(struct nl_sock *nl, const char *name, struct pk_error *err)
 {
     PK_NL_LINK link = rtnl_link_alloc();
     if (link == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     rtnl_link_set_name(link, name);
     int r = rtnl_link_delete(nl, link);
     if (r == -NLE_NODEV || r == -NLE_OBJ_NOTFOUND)
@@ -161,7 +161,7 @@ int pk_link_set(struct nl_sock *nl, const struct pk_link *link, unsigned mtu, un
     PK_NL_LINK orig = rtnl_link_alloc();
     PK_NL_LINK change = rtnl_link_alloc();
     if (orig == NULL || change == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     rtnl_link_set_ifindex(orig, (int)link->ifindex);
     if (mtu_differs)
         rtnl_link_set_mtu(change, mtu);
@@ -224,7 +224,7 @@ int pk_link_delete_all(struct nl_sock *nl, const char *tag,
     for (size_t i = 0; i < strays.count && r == 0; i++)
         r = pk_link_delete(nl, strays.names[i], err);
     pk_free(strays.names);
-    return r == 0 && strays.failed ? pk_fail(err, PK_E_NOMEM, "out of memory") : r;
+    return r == 0 && strays.failed ? pk_no_memory(err) : r;
 }
 
 int pk_link_ipv6_off(const char *name, struct pk_error *err)

@@ -151,7 +151,7 @@ int pk_netns_ensure(const char *path, int *ret_fd, bool *ret_made, struct pk_err
     pk_close_p(&fd);
     char *copy = pk_strdup(path);
     if (copy == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     struct run run = { .netns_fd = -1, .fn = bind_new, .arg = copy };
     r = run_on_thread(&run, err);
     pk_free(copy);

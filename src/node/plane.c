@@ -20,11 +20,6 @@
 #define WEIGHT_MAX     10000u
 #define LANE_INDEX_MAX 1023u
 
-static int out_of_memory(struct pk_error *err)
-{
-    return pk_fail(err, PK_E_NOMEM, "out of memory");
-}
-
 /* ---- things ---- */
 
 void pk_lane_free(struct pk_lane *lane)
@@ -44,7 +39,7 @@ int pk_lane_new(const char *tag, const char *fleet, const char *group, unsigned 
 {
     PK_CLEANUP(pk_lane_free_p) struct pk_lane *lane = pk_zalloc(sizeof(*lane));
     if (lane == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     lane->netns = PK_NETNS_INIT;
     lane->index = index;
     lane->mtu = mtu;
@@ -53,7 +48,7 @@ int pk_lane_new(const char *tag, const char *fleet, const char *group, unsigned 
     lane->key = pk_asprintf("%s/%s/%u", fleet, group, index);
     lane->netns_path = pk_lane_netns_path(tag, fleet, group, index);
     if (lane->fleet == NULL || lane->group == NULL || lane->key == NULL || lane->netns_path == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     pk_node_link_name(tag, 'l', lane->key, lane->link_name);
     *ret_lane = PK_TAKE(lane);
     return 0;
@@ -75,14 +70,14 @@ int pk_group_new(const char *fleet, const char *name, const struct pk_broker_sha
 {
     PK_CLEANUP(pk_group_free_p) struct pk_group *group = pk_zalloc(sizeof(*group));
     if (group == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     group->fleet = pk_strdup(fleet);
     group->name = pk_strdup(name);
     group->key = pk_asprintf("%s/%s", fleet, name);
     group->shares = pk_memdup(shares, count * sizeof(*shares));
     group->share_count = count;
     if (group->fleet == NULL || group->name == NULL || group->key == NULL || group->shares == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     *ret_group = PK_TAKE(group);
     return 0;
 }
@@ -104,7 +99,7 @@ int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap
 {
     PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = pk_zalloc(sizeof(*tap));
     if (tap == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     tap->kind = kind;
     tap->mtu = mtu;
     tap->state = PK_TAP_DETACHED;
@@ -113,7 +108,7 @@ int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap
     tap->group = pk_strdup(group);
     tap->key = pk_asprintf("%s/%s", fleet, name);
     if (tap->fleet == NULL || tap->name == NULL || tap->group == NULL || tap->key == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     if (kind == PK_TAP_REPLAY) {
         pk_node_link_name(tag, 't', tap->key, tap->interface);
         pk_node_link_name(tag, 's', tap->key, tap->send_name);
@@ -137,7 +132,7 @@ static int list_add(void ***list, size_t *count, size_t max, void *item, const c
     }
     void **grown = pk_realloc_array(*list, *count + 1, sizeof(void *));
     if (grown == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     grown[(*count)++] = item;
     *list = grown;
     return 0;
@@ -358,7 +353,7 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                        SHARES_MAX);
     PK_CLEANUP(pk_free_p) struct pk_broker_share *shares = pk_zalloc_array(count, sizeof(*shares));
     if (shares == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     uint64_t weights = 0;
     for (size_t i = 0; i < count; i++) {
         const json_t *lane = json_array_get(lanes, i);
@@ -661,7 +656,7 @@ int pk_node_plane_save(const struct pk_plane *plane, const char *path, struct pk
     PK_JSON json = pk_node_plane_to_json(plane);
     PK_CLEANUP(pk_free_p) char *text = json == NULL ? NULL : pk_json_pretty(json);
     if (text == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     int r = pk_file_write(path, text, strlen(text), 0600, err);
     if (r == PK_E_NOSPACE)
         (void)pk_hint(err, "nothing was changed: make room on the file system of %s and try again",

@@ -140,7 +140,7 @@ int pk_replay_options_parse(const json_t *body, struct pk_replay_options *ret_op
         if (path[0] != '/' || strlen(path) != json_string_length(file) || strlen(path) >= 4096)
             r = pk_fail(err, PK_E_INVALID, "replay: 'files' must be absolute paths");
         else if (pk_strv_add(&options.files, path) < 0)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
     }
     if (r < 0) {
         pk_replay_options_done(&options);
@@ -349,7 +349,7 @@ static int run_all(struct pk_replay *replay, struct pk_error *err)
     size_t room = ETH_HLEN + PK_NODE_MTU_ROOM + replay->mtu;
     frames = pk_zalloc_array(BATCH, room);
     if (run == NULL || frames == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = open_socket(replay, &fd, err);
     if (r < 0)
         return r;
@@ -404,7 +404,7 @@ int pk_replay_start(struct pk_replay_options *options, const char *interface, un
     }
     struct pk_replay *replay = pk_zalloc(sizeof(*replay));
     if (replay == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     replay->options = *options;
     (void)snprintf(replay->interface, sizeof(replay->interface), "%s", interface);
     replay->ifindex = ifindex;

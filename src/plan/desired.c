@@ -25,11 +25,6 @@ struct build {
     bool engine_gone;  /* said once, not once per tool */
 };
 
-static int out_of_memory(struct pk_error *err)
-{
-    return pk_fail(err, PK_E_NOMEM, "out of memory");
-}
-
 static void fault(struct build *build, const struct pk_error *err)
 {
     pk_errors_add(build->errors, err);
@@ -106,7 +101,7 @@ static int add_taps(struct build *build, struct pk_error *err)
     struct pk_desired *desired = build->desired;
     desired->taps = pk_zalloc_array(PK_MAX(fleet->tap_count, 1u), sizeof(*desired->taps));
     if (desired->taps == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     for (size_t i = 0; i < fleet->tap_count; i++) {
         const struct pk_tap_spec *spec = &fleet->taps[i];
         const char *group = NULL;
@@ -122,7 +117,7 @@ static int add_taps(struct build *build, struct pk_error *err)
         tap->group = pk_strdup(group);
         tap->interface = pk_strdup(spec->interface != NULL ? spec->interface : "");
         if (tap->name == NULL || tap->group == NULL || tap->interface == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
     }
     return 0;
 }
@@ -215,26 +210,26 @@ static int fill_unit(struct build *build, const struct tool *tool, unsigned lane
         unit->netns == NULL || unit->cpuset == NULL ||
         pk_strv_copy(&version->argv, &unit->argv) < 0 ||
         pk_strv_copy(&version->capabilities, &unit->capabilities) < 0)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     unit->probe_socket = unit->probe != PK_PROBE_NONE
                              ? pk_asprintf("%s/units/%s/run/%s", placement->state_dir, unit->name,
                                            version->probe_socket)
                              : pk_strdup("");
     if (unit->probe_socket == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
 
     PK_JSON context = render_context(build, tool->group, tool->spec, version, tool->values, lane,
                                      tool->lanes, tool->mtu != 0 ? tool->mtu : MTU_DEFAULT, cpu);
     if (context == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     int r = pk_package_render(tool->package, version, context, &unit->files, err);
     if (r < 0)
         return r;
     unit->files_hash = pk_files_hash(&unit->files);
     if (unit->files_hash == NULL || set_mounts(unit, version, placement->state_dir) < 0)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     unit->hash = pk_unit_hash(unit);
-    return unit->hash != NULL ? 0 : out_of_memory(err);
+    return unit->hash != NULL ? 0 : pk_no_memory(err);
 }
 
 static int add_unit(struct build *build, const struct tool *tool, unsigned lane, int cpu,
@@ -245,7 +240,7 @@ static int add_unit(struct build *build, const struct tool *tool, unsigned lane,
         size_t capacity = build->unit_capacity != 0 ? 2 * build->unit_capacity : 16;
         struct pk_unit *units = pk_realloc_array(desired->units, capacity, sizeof(*units));
         if (units == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
         desired->units = units;
         build->unit_capacity = capacity;
     }
@@ -324,14 +319,14 @@ static int add_lanes(struct build *build, const struct pk_group_spec *group, uns
     struct pk_lane_desired *list =
         pk_realloc_array(desired->lanes, desired->lane_count + lanes, sizeof(*list));
     if (list == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     desired->lanes = list;
     unsigned mtu = group_mtu(build, group);
     for (unsigned i = 0; i < lanes; i++) {
         struct pk_lane_desired *lane = &list[desired->lane_count];
         *lane = (struct pk_lane_desired){ .index = i, .mtu = mtu, .group = pk_strdup(group->name) };
         if (lane->group == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
         desired->lane_count++;
     }
     return 0;
@@ -370,7 +365,7 @@ static int add_group(struct build *build, const struct pk_group_spec *group, str
     if (dedicated && !take_cpus(build, group, lanes, &first))
         dedicated = false; /* go on: the other faults of the file are wanted too */
     if (pk_strv_add(&build->desired->groups, group->name) < 0)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     int r = add_lanes(build, group, lanes, err);
     for (size_t t = 0; t < group->tool_count && r >= 0; t++) {
         struct tool tool = {
@@ -408,7 +403,7 @@ int pk_desired_build(const struct pk_fleet_spec *fleet, const struct pk_catalog 
     /* Reserved cores come first; where there are too few, the last one is shared with the system.
      */
     build.next_cpu = PK_MIN(placement->reserved_cpus, PK_MAX(placement->cpu_count, 1u) - 1u);
-    int r = desired != NULL ? add_taps(&build, &err) : out_of_memory(&err);
+    int r = desired != NULL ? add_taps(&build, &err) : pk_no_memory(&err);
     for (size_t i = 0; i < fleet->group_count && r >= 0; i++)
         r = add_group(&build, &fleet->groups[i], &err);
     if (r < 0) {

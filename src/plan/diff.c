@@ -528,7 +528,7 @@ int pk_plan_make(const struct pk_desired *desired, const struct pk_observed *obs
 {
     PK_CLEANUP(pk_plan_free_p) struct pk_plan *plan = pk_zalloc(sizeof(*plan));
     if (plan == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_observed_hash(observed, plan->observed_hash, err);
     if (r >= 0)
         r = pk_desired_hash(desired, plan->desired_hash, err);
@@ -546,7 +546,7 @@ int pk_plan_make(const struct pk_desired *desired, const struct pk_observed *obs
         plan->traffic = sum_traffic(&diff);
     }
     if (r < 0 || plan->fleet == NULL || plan->traffic == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
 
     PK_JSON content = pk_plan_to_json(plan);
     char hash[65];

@@ -10,11 +10,6 @@
 #include "plan/internal.h"
 #include "plan/plan.h"
 
-static int out_of_memory(struct pk_error *err)
-{
-    return pk_fail(err, PK_E_NOMEM, "out of memory");
-}
-
 static const char *text_or_empty(const char *text)
 {
     return text != NULL ? text : "";
@@ -87,7 +82,7 @@ int pk_json_hash(const json_t *json, char out[65], struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *text = json != NULL ? pk_json_canonical(json) : NULL;
     if (text == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     pk_sha256_hex(text, strlen(text), out);
     return 0;
 }
@@ -329,7 +324,7 @@ static int get_text(const json_t *json, const char *key, char **ret_text, struct
     if (r < 0)
         return r;
     *ret_text = pk_strdup(text);
-    return *ret_text != NULL ? 0 : out_of_memory(err);
+    return *ret_text != NULL ? 0 : pk_no_memory(err);
 }
 
 static int get_u64(const json_t *json, const char *key, uint64_t max, uint64_t *ret_value,
@@ -364,7 +359,7 @@ static int get_strv(const json_t *json, const char *key, struct pk_strv *strv, s
         if (!json_is_string(item))
             return pk_fail(err, PK_E_INVALID, "%s: not a list of strings", key);
         if (pk_strv_add(strv, json_string_value(item)) < 0)
-            return out_of_memory(err);
+            return pk_no_memory(err);
     }
     return 0;
 }
@@ -374,7 +369,7 @@ static int get_mounts(const json_t *json, struct pk_unit *unit, struct pk_error 
     const json_t *list = json_object_get(json, "mounts");
     unit->mounts = pk_zalloc_array(json_array_size(list) + 1, sizeof(*unit->mounts));
     if (unit->mounts == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     size_t i;
     json_t *item;
     json_array_foreach(list, i, item)
@@ -396,7 +391,7 @@ static int get_content(const json_t *content, struct pk_rendered_file *file, str
         file->len = json_string_length(content);
         file->data = pk_zalloc(file->len + 1);
         if (file->data == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
         memcpy(file->data, json_string_value(content), file->len);
         return 0;
     }
@@ -406,7 +401,7 @@ static int get_content(const json_t *content, struct pk_rendered_file *file, str
     size_t size = strlen(hex) / 2;
     file->data = pk_zalloc(size + 1);
     if (file->data == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     if (sodium_hex2bin((unsigned char *)file->data, size, hex, strlen(hex), NULL, &file->len,
                        NULL) != 0)
         return pk_fail(err, PK_E_INVALID, "the content of %s is damaged", file->path);
@@ -419,7 +414,7 @@ static int get_files(const json_t *json, const json_t *contents, struct pk_unit 
     json_t *files = json_object_get(json, "files");
     unit->files.files = pk_zalloc_array(json_object_size(files) + 1, sizeof(*unit->files.files));
     if (unit->files.files == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     const char *path;
     json_t *hash;
     json_object_foreach(files, path, hash)
@@ -427,7 +422,7 @@ static int get_files(const json_t *json, const json_t *contents, struct pk_unit 
         struct pk_rendered_file *file = &unit->files.files[unit->files.count++];
         file->path = pk_strdup(path);
         if (file->path == NULL)
-            return out_of_memory(err);
+            return pk_no_memory(err);
         const char *key = json_is_string(hash) ? json_string_value(hash) : "";
         int r = get_content(json_object_get(contents, key), file, err);
         if (r < 0)
@@ -492,7 +487,7 @@ static int thaw_unit(const json_t *json, const json_t *contents, struct pk_unit 
     unit->release = pk_strdup(pk_json_string_or(json, "release", ""));
     unit->user = pk_strdup(pk_json_string_or(json, "user", ""));
     if (unit->release == NULL || unit->user == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     unit->probe = strcmp(pk_json_string_or(json, "probe", ""), "suricata") == 0 ? PK_PROBE_SURICATA
                                                                                 : PK_PROBE_NONE;
     unit->values = json_incref(json_object_get(json, "values"));
@@ -504,7 +499,7 @@ static int thaw_taps(const json_t *json, struct pk_desired *desired, struct pk_e
     const json_t *list = json_object_get(json, "taps");
     desired->taps = pk_zalloc_array(json_array_size(list) + 1, sizeof(*desired->taps));
     if (desired->taps == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     size_t i;
     json_t *item;
     json_array_foreach(list, i, item)
@@ -530,7 +525,7 @@ static int thaw_lanes(const json_t *json, struct pk_desired *desired, struct pk_
     const json_t *list = json_object_get(json, "lanes");
     desired->lanes = pk_zalloc_array(json_array_size(list) + 1, sizeof(*desired->lanes));
     if (desired->lanes == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     size_t i;
     json_t *item;
     json_array_foreach(list, i, item)
@@ -557,7 +552,7 @@ int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struc
         return r;
     PK_CLEANUP(pk_desired_free_p) struct pk_desired *desired = pk_desired_new_empty(fleet);
     if (desired == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     desired->store.retain = pk_json_int_or(frozen, "store.retain", 0);
     desired->store.max_bytes = (uint64_t)pk_json_int_or(frozen, "store.maxBytes", 0);
     desired->store.seal_after = pk_json_int_or(frozen, "store.sealAfter", 0);
@@ -573,7 +568,7 @@ int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struc
     const json_t *contents = json_object_get(frozen, "contents");
     desired->units = pk_zalloc_array(json_array_size(list) + 1, sizeof(*desired->units));
     if (desired->units == NULL)
-        return out_of_memory(err);
+        return pk_no_memory(err);
     size_t i;
     json_t *item;
     json_array_foreach(list, i, item)

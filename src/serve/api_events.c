@@ -204,7 +204,7 @@ int pk_api_events_follow(void *arg, struct pk_http_request *request, struct pk_e
         return r;
     struct follow *follow = pk_zalloc(sizeof(*follow));
     if (follow == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     follow->serve = serve;
     (void)atomic_fetch_add(&serve->streams, 1);
     follow->cursor = cursor;
@@ -212,7 +212,7 @@ int pk_api_events_follow(void *arg, struct pk_http_request *request, struct pk_e
     follow->fleet = pk_strdup(fleet);
     if ((filter != NULL && follow->filter == NULL) || (fleet != NULL && follow->fleet == NULL)) {
         follow_done(follow);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     return pk_http_reply_stream(request, "application/x-ndjson", follow_next, follow_done, follow);
 }

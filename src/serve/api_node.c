@@ -49,7 +49,7 @@ static int replay(void *arg, struct pk_http_request *request, const char *method
         return r;
     PK_CLEANUP(pk_free_p) char *path = pk_asprintf("/v1/fleets/%s/taps/%s/replay", fleet, tap);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     return hand_on(arg, request, method, path, body, err);
 }
 

@@ -216,7 +216,7 @@ int pk_serve_token_create(struct pk_serve *serve, const char *name, const char *
     sodium_memzero(secret, sizeof(secret));
     sodium_memzero(encoded, sizeof(encoded));
     if (token == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
 
     char hash[65], when[36];
     pk_sha256_hex(token, strlen(token), hash);
@@ -225,7 +225,7 @@ int pk_serve_token_create(struct pk_serve *serve, const char *name, const char *
                   pk_time_format(pk_time_now(), 0, when, sizeof(when)), "createdBy", user);
     int r;
     if (row == NULL) {
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     } else {
         pthread_mutex_lock(&serve->token_lock);
         r = store_new(serve, name, hash, row, err);
@@ -264,7 +264,7 @@ int pk_serve_token_list(struct pk_serve *serve, json_t **ret_list, struct pk_err
             r = PK_E_NOMEM;
     pk_strv_done(&names);
     if (r < 0 || list == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     *ret_list = PK_TAKE(list);
     return 0;
 }

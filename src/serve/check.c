@@ -73,7 +73,7 @@ int pk_serve_body_object(struct pk_http_request *request, const char *const *key
     if (len == 0) {
         body = json_object();
         if (body == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     } else {
         int r = pk_http_body_json(request, &body, err);
         if (r < 0)

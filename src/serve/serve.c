@@ -51,7 +51,7 @@ static int take_lock(struct pk_serve *serve, struct pk_error *err)
     const char *state_dir = serve->options->paths.state_dir;
     PK_CLEANUP(pk_free_p) char *path = pk_path_join(state_dir, "serve.lock");
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_lock_file(path, &serve->lock_fd, err);
     if (r == PK_E_CONFLICT) {
         PK_CLEANUP(pk_free_p) char *pid = NULL;
@@ -116,7 +116,7 @@ static int start_http(struct pk_serve *serve, struct pk_error *err)
     const struct pk_serve_options *options = serve->options;
     PK_CLEANUP(pk_free_p) char *socket = pk_path_join(options->paths.run_dir, "serve.sock");
     if (socket == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     size_t route_count = 0;
     const struct pk_http_route *routes = pk_serve_routes(&route_count);
     struct pk_http_server_options http = {
@@ -161,7 +161,7 @@ static int open_stores(struct pk_serve *serve, struct pk_error *err)
     PK_CLEANUP(pk_free_p) char *db = pk_path_join(state_dir, "fleet.db");
     PK_CLEANUP(pk_free_p) char *events = pk_path_join(state_dir, "events");
     if (db == NULL || events == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_state_open(db, &serve->state, err);
     if (r >= 0)
         r = pk_mkdir_p(events, 0750, err);
@@ -194,7 +194,7 @@ static int open_all(struct pk_serve *serve, struct pk_error *err)
         r = open_stores(serve, err);
     PK_CLEANUP(pk_free_p) char *podman = pk_path_join(paths->run_dir, "podman.sock");
     if (r >= 0 && podman == NULL)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r >= 0)
         r = pk_engine_open(options->engine == NULL ? "podman" : options->engine, podman, paths->tag,
                            &serve->engine, err);

@@ -37,11 +37,11 @@ int pk_records_new(struct pk_records **ret_records, struct pk_error *err)
     const struct pk_column *columns = pk_event_columns(&count);
 
     if (records == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     records->raw = pk_event_column("raw");
     records->scratch = pk_zalloc(SCRATCH_MAX);
     if (records->scratch == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     for (int format = 0; format < 2; format++) {
         int r = pk_scan_new(&records->scans[format], err);
         for (unsigned i = 0; r == 0 && i < count; i++)

@@ -43,7 +43,7 @@ int pk_scan_new(struct pk_scan **ret_scan, struct pk_error *err)
     struct pk_scan *scan = pk_zalloc(sizeof(*scan));
 
     if (scan == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     scan->count = 1;
     scan->nodes[0].slot = -1;
     scan->nodes[0].index = -1;

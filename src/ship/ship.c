@@ -32,7 +32,7 @@ int pk_ship_new(const struct pk_ship_options *options, struct pk_ship **ret_ship
     PK_CLEANUP(pk_ship_free_p) struct pk_ship *ship = pk_zalloc(sizeof(*ship));
 
     if (ship == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (sodium_init() < 0)
         return pk_fail(err, PK_E_INTERNAL, "libsodium does not start");
     ship->sink = options->sink;
@@ -42,7 +42,7 @@ int pk_ship_new(const struct pk_ship_options *options, struct pk_ship **ret_ship
     ship->hold = pk_asprintf("%s/hold", options->dir);
     ship->chunk = pk_zalloc(PK_LINE_MAX + 1);
     if (ship->dir == NULL || ship->hold == NULL || ship->chunk == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     /* Breaking a lease that we hold for an instant must not kill us. */
     (void)signal(SIGIO, SIG_IGN);
     int r = pk_records_new(&ship->records, err);

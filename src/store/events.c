@@ -111,7 +111,7 @@ int pk_events_snapshot(struct pk_events *events, pk_nsec since, pk_nsec until, u
         qsort(list, count, sizeof(struct pk_segment *), newest_first);
     pthread_mutex_unlock(&events->lock);
     if (list == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     *ret_list = list;
     *ret_count = count;
     return 0;
@@ -204,7 +204,7 @@ json_t *pk_events_sources(struct pk_events *events, struct pk_error *err)
     json_t *reply = reply_json(events, NULL);
     pthread_mutex_unlock(&events->lock);
     if (reply == NULL)
-        (void)pk_fail(err, PK_E_NOMEM, "out of memory");
+        (void)pk_no_memory(err);
     return reply;
 }
 
@@ -396,7 +396,7 @@ static int reserve(struct pk_events *events, const struct pk_batch *batch,
               keep_text(&source->path, batch->path) == 0;
     pthread_mutex_unlock(&events->lock);
     if (!ok)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     *ret_source = source;
     *ret_totals = totals;
     return 0;
@@ -412,7 +412,7 @@ int pk_events_ingest(struct pk_events *events, const void *data, size_t len, jso
     struct pk_totals *totals = NULL;
 
     if (reader == NULL || parts == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int r = pk_wire_open(reader, data, len, err);
     if (r == 0)
         r = wait_for_room(events, err);
@@ -453,7 +453,7 @@ int pk_events_ingest(struct pk_events *events, const void *data, size_t len, jso
             pthread_cond_broadcast(&events->arrived);
             pthread_mutex_unlock(&events->lock);
             if (*ret_reply == NULL)
-                r = pk_fail(err, PK_E_NOMEM, "out of memory"); /* ship asks again and goes on */
+                r = pk_no_memory(err); /* ship asks again and goes on */
         }
     }
     pthread_mutex_unlock(&events->ingest_lock);
@@ -510,6 +510,6 @@ json_t *pk_events_stats(struct pk_events *events, const char *fleet, struct pk_e
         (void)json_object_set_new(stats, "error", pk_json_of_error(&events->seal_error));
     pthread_mutex_unlock(&events->lock);
     if (stats == NULL)
-        (void)pk_fail(err, PK_E_NOMEM, "out of memory");
+        (void)pk_no_memory(err);
     return stats;
 }

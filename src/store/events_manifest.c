@@ -37,7 +37,7 @@ static int fail(const struct pk_events *events, struct pk_error *err, const char
                        "free some space: ingest goes on by itself, nothing is lost until then");
     }
     if ((code & 0xff) == SQLITE_NOMEM)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     (void)pk_fail(err, PK_E_IO, "event manifest: %s: %s", what, message);
     return pk_hint(err, "look at %s/manifest.db and the disk that holds it", events->dir);
 }
@@ -82,7 +82,7 @@ static int load_files(struct pk_events *events, struct pk_error *err)
     while ((step = sqlite3_step(stmt)) == SQLITE_ROW) {
         struct pk_segment *segment = pk_segment_new();
         if (segment == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         copy_text(segment->name, sizeof(segment->name), stmt, 0);
         copy_text(segment->dataset, sizeof(segment->dataset), stmt, 1);
         segment->day = sqlite3_column_int64(stmt, 2);
@@ -96,7 +96,7 @@ static int load_files(struct pk_events *events, struct pk_error *err)
         segment->columns = (uint64_t)sqlite3_column_int64(stmt, 10);
         if (pk_events_add_segment_take(events, segment) < 0) {
             pk_free(segment);
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         }
     }
     return step == SQLITE_DONE ? 0 : fail(events, err, "cannot read the files");
@@ -123,7 +123,7 @@ static int load_sources(struct pk_events *events, struct pk_error *err)
         const char *id = (const char *)sqlite3_column_text(stmt, 0);
         struct pk_source *source = id != NULL ? pk_events_source(events, id) : NULL;
         if (source == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         source->fleet = dup_column(stmt, 1);
         source->group = dup_column(stmt, 2);
         source->lane = (uint64_t)sqlite3_column_int64(stmt, 3);
@@ -146,7 +146,7 @@ static int load_totals(struct pk_events *events, struct pk_error *err)
         const char *fleet = (const char *)sqlite3_column_text(stmt, 0);
         struct pk_totals *totals = pk_events_totals(events, fleet != NULL ? fleet : "");
         if (totals == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         totals->stored = totals->sealing = totals->received =
             (uint64_t)sqlite3_column_int64(stmt, 1);
         totals->stored_lost = totals->sealing_lost = totals->lost =
@@ -189,7 +189,7 @@ int pk_manifest_open(struct pk_events *events, struct pk_error *err)
     char *path = pk_asprintf("%s/manifest.db", events->dir);
 
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     int code = sqlite3_open_v2(path, &events->manifest,
                                SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                                    SQLITE_OPEN_NOFOLLOW,

@@ -65,7 +65,7 @@ static int open_dir(struct pk_events *events, const char *dir, struct pk_error *
         return pk_fail_errno(err, errno, "cannot use %s", dir);
     events->dir = pk_strdup(real);
     if (events->dir == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     if (strlen(real) + 128 >= PATH_MAX)
         return pk_fail(err, PK_E_USAGE, "the path %s is too long", real);
     (void)snprintf(path, sizeof(path), "%s/lock", real);
@@ -97,7 +97,7 @@ static int remove_unknown_in(const char *dir, const char *below, unsigned depth,
         PK_CLEANUP(pk_free_p)
         char *inner = below[0] != '\0' ? pk_asprintf("%s/%s", below, name) : pk_strdup(name);
         if (inner == NULL)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         else if (S_ISDIR(st.st_mode) && depth < 2)
             r = remove_unknown_in(dir, inner, depth + 1, known, err);
         else if (S_ISREG(st.st_mode) && depth == 2 && pk_str_ends(name, ".parquet") &&
@@ -116,12 +116,12 @@ static int reconcile(struct pk_events *events, struct pk_error *err)
     int r = 0;
 
     if (known == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     for (size_t i = events->segment_count; r == 0 && i-- > 0;) {
         struct pk_segment *s = events->segments[i];
         PK_CLEANUP(pk_free_p) char *path = pk_asprintf("%s/%s", events->dir, s->name);
         if (path == NULL || pk_map_set_take(known, s->name, s) < 0)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         if (access(path, F_OK) == 0 || errno != ENOENT)
             continue;
         pk_log(PK_LOG_INFO, "store", "%s is gone: its %llu events are no longer there", path,
@@ -174,7 +174,7 @@ static int set_up(struct pk_events *events, struct pk_error *err)
     pk_sql_quote(&sql, events->dir);
     /* From here on it reads and writes nothing but our folder, whatever a statement says. */
     (void)pk_buf_puts(&sql, "]; SET enable_external_access=false; SET lock_configuration=true;");
-    int r = sql.failed || tmp.failed ? pk_fail(err, PK_E_NOMEM, "out of memory")
+    int r = sql.failed || tmp.failed ? pk_no_memory(err)
                                      : pk_duckdb_exec(events->duck, events->writer,
                                                       "cannot set up DuckDB", sql.data, err);
     pk_buf_done(&tmp);
@@ -278,14 +278,14 @@ int pk_events_open(const struct pk_events_options *options, struct pk_events **r
     unsigned char random[16];
 
     if (events == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     events->lock_fd = -1;
     init_locks(events);
     events->sources = pk_map_new(source_free);
     events->totals = pk_map_new(pk_free);
     int r = sodium_init() < 0 ? pk_fail(err, PK_E_INTERNAL, "libsodium does not start") : 0;
     if (events->sources == NULL || events->totals == NULL)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r == 0) {
         randombytes_buf(random, sizeof(random));
         pk_hex(random, sizeof(random), events->session);

@@ -255,12 +255,12 @@ static int take_rows(struct reading *reading, struct rows *rows, struct pk_error
     (void)pk_event_columns(&count);
     rows->list = json_array();
     if (rows->list == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     while (r == 0 && !rows->cut && (chunk = duck->fetch_chunk(reading->result)) != NULL) {
         duckdb_idx n = duck->data_chunk_get_size(chunk);
         for (duckdb_idx row = 0; r == 0 && row < n && !rows->cut; row++) {
             if (json_array_append_new(rows->list, row_json(duck, chunk, row, &size)) < 0)
-                r = pk_fail(err, PK_E_NOMEM, "out of memory");
+                r = pk_no_memory(err);
             rows->last_time = number_at(duck, chunk, PK_EV_TIME, row);
             rows->last_seq = number_at(duck, chunk, count, row);
             rows->cut = size > PAGE_BYTES_MAX;
@@ -453,18 +453,18 @@ int pk_events_query(struct pk_events *events, const struct pk_events_query *quer
     (void)pk_buf_printf(&reading.sql, " ORDER BY time DESC, seq DESC LIMIT %u", query->limit);
     r = run(&reading, err);
     if (r == 0 && take_keys(&reading, query->limit, &keys, &list) < 0)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r == 0 && keys.count > 0)
         r = read_whole(&reading, &keys, &list, &rows, err);
     if (r == 0 && rows.list == NULL && (rows.list = json_array()) == NULL)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r < 0)
         return r;
     if (rows.cut || json_array_size(rows.list) == query->limit) {
         page = pk_asprintf("%" PRId64 "-%" PRId64, rows.last_time, rows.last_seq);
         if (page == NULL) {
             json_decref(rows.list);
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         }
     }
     *ret_list = rows.list;
@@ -531,7 +531,7 @@ int pk_events_count(struct pk_events *events, const struct pk_events_query *quer
     }
     if (!ok) {
         json_decref(list);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     *ret_list = list;
     return 0;
@@ -573,7 +573,7 @@ int pk_events_follow(struct pk_events *events, const char *filter, uint64_t curs
     if (!wait_for_news(events, cursor, wait_ms, &now)) {
         *ret_list = json_array();
         *ret_cursor = cursor;
-        return *ret_list != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+        return *ret_list != NULL ? 0 : pk_no_memory(err);
     }
     r = pk_events_snapshot(events, INT64_MIN, INT64_MAX, cursor, NULL, &reading.segments,
                            &reading.segment_count, err);

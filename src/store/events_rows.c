@@ -43,7 +43,7 @@ int pk_rows_new(const struct pk_duckdb *duck, struct pk_rows **ret_rows, struct 
     const struct pk_column *columns = pk_event_columns(&count);
 
     if (rows == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     rows->duck = duck;
     rows->columns = count;
     for (size_t i = 0; i < count; i++)
@@ -51,7 +51,7 @@ int pk_rows_new(const struct pk_duckdb *duck, struct pk_rows **ret_rows, struct 
     rows->addresses =
         pk_zalloc_array(rows->address_columns * DUCKDB_VECTOR_ROWS, sizeof(*rows->addresses));
     if (rows->addresses == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     for (size_t i = 0; i < count + 2; i++)
         types[i] =
             duck->create_logical_type(i >= count || columns[i].type == PK_COL_U64 ? DUCKDB_BIGINT

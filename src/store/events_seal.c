@@ -44,7 +44,7 @@ int pk_events_new_head(struct pk_events *events, struct pk_error *err)
         head->parts = pk_zalloc(sizeof(*head->parts));
     if (head == NULL || head->parts == NULL) {
         pk_free(head);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     head->memory = true;
     (void)snprintf(head->name, sizeof(head->name), "memory_%llu",
@@ -53,14 +53,14 @@ int pk_events_new_head(struct pk_events *events, struct pk_error *err)
     for (size_t i = 0; i < count; i++)
         (void)pk_buf_printf(&sql, "\"%s\" %s, ", columns[i].name, pk_sql_type(columns[i].type));
     (void)pk_buf_puts(&sql, "seq BIGINT, part BIGINT)");
-    int r = sql.failed ? pk_fail(err, PK_E_NOMEM, "out of memory")
+    int r = sql.failed ? pk_no_memory(err)
                        : pk_duckdb_exec(events->duck, events->writer, "cannot make a table",
                                         sql.data, err);
     pk_buf_done(&sql);
     if (r == 0) {
         pthread_mutex_lock(&events->lock);
         if (pk_events_add_segment_take(events, head) < 0)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         else
             events->head = head;
         pthread_mutex_unlock(&events->lock);
@@ -149,7 +149,7 @@ static int write_file(struct pk_events *events, duckdb_connection connection, co
                         " (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL %d,"
                         " ROW_GROUP_SIZE 122880)",
                         zstd_level);
-    int r = sql.failed ? pk_fail(err, PK_E_NOMEM, "out of memory")
+    int r = sql.failed ? pk_no_memory(err)
                        : pk_duckdb_exec(events->duck, connection, "cannot write events to disk",
                                         sql.data, err);
     pk_buf_done(&sql);
@@ -270,7 +270,7 @@ static int reserve_segments(struct pk_events *events, size_t count, struct pk_er
     struct pk_segment **grown = pk_realloc_array(
         events->segments, events->segment_count + count + 1, sizeof(struct pk_segment *));
     if (grown == NULL)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     else
         events->segments = grown;
     pthread_mutex_unlock(&events->lock);
@@ -299,7 +299,7 @@ int pk_events_seal(struct pk_events *events, struct pk_error *err)
         (void)pk_buf_printf(&select, "%s WHERE part = %zu", events->sealing->name, i);
         if (file == NULL || select.failed) {
             pk_free(file);
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
         } else {
             file->rows = part->rows;
             file->min_time = part->min_time;
@@ -443,7 +443,7 @@ static int merge(struct pk_events *events, struct pk_segment **old, size_t count
     int r;
 
     if (file == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     file->sealed_at = 0;
     for (size_t i = 0; i < count; i++) {
         file->rows += old[i]->rows;
@@ -457,7 +457,7 @@ static int merge(struct pk_events *events, struct pk_segment **old, size_t count
     select_columns(&select);
     r = pk_events_from_sql(events, old, count, INT64_MIN, INT64_MAX, &select, err);
     if (r == 0 && select.failed)
-        r = pk_fail(err, PK_E_NOMEM, "out of memory");
+        r = pk_no_memory(err);
     if (r == 0)
         r = write_file(events, events->keep_connection, select.data, MERGE_ZSTD, file, err);
     pk_buf_done(&select);

@@ -135,7 +135,7 @@ int pk_events_from_sql(const struct pk_events *events, struct pk_segment *const 
         (void)pk_buf_puts(sql, "NULL::BIGINT AS seq WHERE false");
     }
     (void)pk_buf_putc(sql, ')');
-    return sql->failed ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+    return sql->failed ? pk_no_memory(err) : 0;
 }
 
 static bool address_bytes(const char *text, size_t len, uint8_t out[16])

@@ -64,7 +64,7 @@ static int param_add(struct pk_query *query, const struct pk_param *param, size_
     struct pk_param *grown =
         pk_realloc_array(query->params, query->param_count + 1, sizeof(*query->params));
     if (grown == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     query->params = grown;
     grown[query->param_count++] = *param;
     *ret_index = query->param_count;

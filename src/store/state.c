@@ -208,7 +208,7 @@ static int query_text(struct pk_state *state, const char *sql, char **ret_text,
             rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
         *ret_text = pk_strdup(text != NULL ? text : "");
         if (*ret_text == NULL)
-            r = pk_fail(err, PK_E_NOMEM, "out of memory");
+            r = pk_no_memory(err);
     }
     (void)sqlite3_finalize(statement);
     return r;
@@ -273,11 +273,11 @@ int pk_state_open(const char *path, struct pk_state **ret_state, struct pk_error
 {
     PK_CLEANUP(pk_state_close_p) struct pk_state *state = pk_zalloc(sizeof(*state));
     if (state == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     (void)pthread_mutex_init(&state->lock, NULL);
     state->path = pk_strdup(path);
     if (state->path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
 
     int rc = sqlite3_open_v2(path, &state->db,
                              SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
@@ -352,7 +352,7 @@ static int read_text(sqlite3_stmt *statement, int column, char **ret_text, struc
 {
     const char *text = (const char *)sqlite3_column_text(statement, column);
     *ret_text = pk_strdup(text != NULL ? text : "");
-    return *ret_text != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    return *ret_text != NULL ? 0 : pk_no_memory(err);
 }
 
 static int read_json(struct pk_state *state, sqlite3_stmt *statement, int column, json_t **ret_json,
@@ -440,7 +440,7 @@ int pk_state_revision_begin(struct pk_state *state, const struct pk_revision *re
     PK_CLEANUP(pk_free_p)
     char *steps = revision->steps != NULL ? pk_json_compact(revision->steps) : pk_strdup("[]");
     if (steps == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     LOCK(state);
     int r = run_plain(state, ST_BEGIN, err);
     if (r < 0)
@@ -481,7 +481,7 @@ int pk_state_revision_step(struct pk_state *state, const char *fleet, uint64_t n
 {
     PK_CLEANUP(pk_free_p) char *text = pk_json_compact(steps);
     if (text == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     LOCK(state);
     STATEMENT statement = state->statements[ST_STEP];
     bind_text(statement, 3, text);
@@ -523,7 +523,7 @@ int pk_state_revision_list(struct pk_state *state, const char *fleet, uint64_t b
     limit = PK_MIN(limit, STATE_LIST_MAX);
     struct pk_revision *list = pk_zalloc_array(PK_MAX(limit, 1u), sizeof(*list));
     if (list == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     LOCK(state);
     STATEMENT statement = state->statements[ST_LIST];
     bind_text(statement, 1, fleet);
@@ -553,7 +553,7 @@ int pk_state_fleets(struct pk_state *state, json_t **ret_list, struct pk_error *
 {
     PK_JSON list = json_object();
     if (list == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     LOCK(state);
     STATEMENT statement = state->statements[ST_FLEETS];
     int rc;
@@ -561,7 +561,7 @@ int pk_state_fleets(struct pk_state *state, json_t **ret_list, struct pk_error *
         const char *name = (const char *)sqlite3_column_text(statement, 0);
         if (name == NULL ||
             json_object_set_new(list, name, json_integer(sqlite3_column_int64(statement, 1))) < 0)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     }
     if (rc != SQLITE_DONE)
         return fail_db(state, rc, err);
@@ -584,7 +584,7 @@ int pk_state_put(struct pk_state *state, const char *kind, const char *key, cons
     if (value != NULL) {
         text = pk_json_compact(value);
         if (text == NULL)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     }
     LOCK(state);
     STATEMENT statement = state->statements[value != NULL ? ST_PUT : ST_DELETE];
@@ -617,7 +617,7 @@ int pk_state_list(struct pk_state *state, const char *kind, json_t **ret_values,
 {
     PK_JSON values = json_object();
     if (values == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     LOCK(state);
     STATEMENT statement = state->statements[ST_LIST_DOCUMENTS];
     bind_text(statement, 1, kind);
@@ -629,7 +629,7 @@ int pk_state_list(struct pk_state *state, const char *kind, json_t **ret_values,
         if (r < 0)
             return r;
         if (key == NULL || json_object_set_new(values, key, value) < 0)
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
     }
     if (rc != SQLITE_DONE)
         return fail_db(state, rc, err);

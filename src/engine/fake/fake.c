@@ -172,7 +172,7 @@ static int fake_list(void *self, const char *fleet, struct pk_unit_status **ret_
     }
     if (!ok) {
         pk_unit_status_list_free(list, count);
-        return end(fake, pk_fail(err, PK_E_NOMEM, "out of memory"));
+        return end(fake, pk_no_memory(err));
     }
     *ret_list = list;
     *ret_count = count;
@@ -371,7 +371,7 @@ static int fake_image_find(void *self, const char *image, char **ret_digest, cha
     if (digest == NULL || (ret_release != NULL && release == NULL)) {
         pk_free(digest);
         pk_free(release);
-        return end(fake, pk_fail(err, PK_E_NOMEM, "out of memory"));
+        return end(fake, pk_no_memory(err));
     }
     *ret_digest = digest;
     if (ret_release != NULL)
@@ -434,7 +434,7 @@ int pk_engine_fake_new(const char *tag, struct pk_engine **ret_engine, struct pk
     if (engine == NULL || fake == NULL) {
         pk_free(engine);
         pk_free(fake);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
@@ -504,7 +504,7 @@ int pk_fake_write_log(struct pk_engine *engine, const char *name, const char *li
     if (unit->log.len + need > FAKE_LOG_MAX)
         pk_buf_consume(&unit->log, unit->log.len + need - FAKE_LOG_MAX);
     if (pk_buf_printf(&unit->log, "%s\n", line) < 0)
-        return end(fake, pk_fail(err, PK_E_NOMEM, "out of memory"));
+        return end(fake, pk_no_memory(err));
     return end(fake, 0);
 }
 
@@ -544,7 +544,7 @@ int pk_fake_image_missing(struct pk_engine *engine, const char *image, bool miss
             return end(fake, pk_fail(err, PK_E_NOSPACE, "too many images are away"));
         *free_place = pk_strdup(image);
         if (*free_place == NULL)
-            return end(fake, pk_fail(err, PK_E_NOMEM, "out of memory"));
+            return end(fake, pk_no_memory(err));
     }
     return end(fake, 0);
 }

@@ -93,7 +93,7 @@ int pk_podman_read_list(const json_t *answer, const char *tag, struct pk_unit_st
     }
     struct pk_unit_status *list = pk_zalloc_array(json_array_size(answer) + 1, sizeof(*list));
     if (list == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     size_t count = 0;
     for (size_t i = 0; i < json_array_size(answer); i++) {
         const json_t *entry = json_array_get(answer, i);
@@ -102,7 +102,7 @@ int pk_podman_read_list(const json_t *answer, const char *tag, struct pk_unit_st
             continue;
         if (read_entry(entry, &list[count++]) < 0) {
             pk_unit_status_list_free(list, count);
-            return pk_fail(err, PK_E_NOMEM, "out of memory");
+            return pk_no_memory(err);
         }
     }
     *ret_list = list;

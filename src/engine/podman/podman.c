@@ -87,7 +87,7 @@ static int call(struct podman *podman, const struct request *request, unsigned *
 {
     PK_CLEANUP(pk_free_p) char *path = pk_asprintf(API "%s", request->path);
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     struct pk_http_client *client;
     int r = take_client(podman, &client, err);
     if (r < 0)
@@ -263,7 +263,7 @@ static int podman_list(void *self, const char *fleet, struct pk_unit_status **re
     char *path =
         escaped != NULL ? pk_asprintf("/containers/json?all=true&filters=%s", escaped) : NULL;
     if (path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
 
     struct request request = { .method = "GET", .path = path };
     PK_JSON answer = NULL;
@@ -637,7 +637,7 @@ int pk_engine_podman_new(const char *socket, const char *tag, struct pk_engine *
     if (engine == NULL || podman == NULL) {
         pk_free(engine);
         pk_free(podman);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     pthread_mutex_init(&podman->lock, NULL);
     snprintf(podman->tag, sizeof(podman->tag), "%s", tag);
@@ -647,7 +647,7 @@ int pk_engine_podman_new(const char *socket, const char *tag, struct pk_engine *
     podman->url = pk_asprintf("unix:%s", socket);
     if (podman->socket == NULL || podman->url == NULL) {
         pk_engine_free(engine);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     *ret_engine = engine;
     return 0;

@@ -146,7 +146,7 @@ int pk_podman_service_prepare(const struct pk_paths *paths, struct pk_podman_ser
     PK_CLEANUP(pk_free_p) char *conf_path = pk_path_join(paths->run_dir, "containers.conf");
     PK_CLEANUP(pk_free_p) char *socket_path = pk_path_join(paths->run_dir, "podman.sock");
     if (conf == NULL || conf_path == NULL || socket_path == NULL)
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     r = pk_file_write(conf_path, conf, strlen(conf), 0644, err);
     if (r < 0)
         return r;
@@ -166,7 +166,7 @@ int pk_podman_service_prepare(const struct pk_paths *paths, struct pk_podman_ser
         r = pk_strv_addf(&service.env, "CONTAINERS_CONF=%s", conf_path);
     if (r < 0) {
         pk_podman_service_done(&service);
-        return pk_fail(err, PK_E_NOMEM, "out of memory");
+        return pk_no_memory(err);
     }
     service.socket = PK_TAKE(socket_path);
     *ret_service = service;
