@@ -102,7 +102,7 @@ def interface_fleet(name, interface):
 def wire():
     """A cable of our own: a pair of veth links."""
     name = f"pkx{os.getpid() % 100000}"
-    make = ["ip", "link", "add", name, "type", "veth", "peer", "name", name + "b"]
+    make = ["ip", "link", "add", name, "mtu", "4000", "type", "veth", "peer", "name", name + "b", "mtu", "4000"]
     subprocess.run(make, check=True)
     try:
         yield name, make
@@ -136,6 +136,18 @@ def test_interface_missing_and_vanishing(whole, wire):
 
     whole.apply(interface_fleet("cable", name), "cable.yaml")
     assert settled(whole, "cable")["taps"][0]["state"] == "up"
+    # Its largest frames get through: the lanes have room for them.
+    subprocess.run(["ip", "link", "set", name + "b", "up"], check=True)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as end:
+        end.bind((name + "b", 0))
+        for _ in range(10):
+            end.send(b"\x02" * 12 + b"\x88\xb5" + b"x" * 4000)
+
+    def arrived():
+        status = status_of(whole, "cable")
+        lane = status["groups"][0]["lanes"][0]
+        return lane["bytes"] >= 40000 and lane["packets"] == status["taps"][0]["packets"] and lane["dropped"] == 0
+    wait_for("large frames in the lane", 10, arrived)
     subprocess.run(["ip", "link", "del", name], check=True)
     lost = wait_for("the tap to be missed", 10, lambda: (s := status_of(whole, "cable")) and s["state"] == "degraded" and s)
     assert lost["taps"][0]["state"] == "missing" and any(name in reason for reason in lost["reasons"]), lost["reasons"]
