@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong around picket, with the real programs and real Podman: each failure is said with what to do about
 it, changes nothing by halves, and ends by itself once its cause is gone."""
-import collections
 import contextlib
 import json
 import os
@@ -363,17 +362,7 @@ def test_disk_full(suricata_image, tmp_path):
             filler.unlink()
             settled(whole, "full", 90)
             whole.run("replay", capture, "--tap", "full/wire")
-            found = {}
-
-            def equal():
-                stored = collections.Counter(event["raw"] for event in whole.events(fleet="full"))
-                written, halves = keeper.written()
-                found.update(missing=(written - stored).total(), doubled=(stored - written - halves).total(), lines=written.total())
-                return found["lines"] > 0 and not found["missing"] and not found["doubled"]
-            try:
-                wait_for("store and files to agree", 60, equal)
-            except AssertionError:
-                raise AssertionError(found) from None
+            keeper.check(whole, "full")
         finally:
             keeper.close()
             shutil.rmtree(keeper.folder)

@@ -137,6 +137,29 @@ class Keeper:
             halves.update([half] if half else [])
         return lines, halves
 
+    def compare(self, whole, fleet):
+        """What is missing in the store of all that was written before the look, what is there too often, and how much
+        was written."""
+        before, _ = self.written()
+        stored = collections.Counter(event["raw"] for event in whole.events(fleet=fleet))
+        after, halves = self.written()
+        return before - stored, stored - after - halves, before.total()
+
+    def check(self, whole, fleet):
+        """Everything that the tools wrote is in the store exactly once."""
+        found = ()
+
+        def equal():
+            nonlocal found
+            found = missing, doubled, lines = self.compare(whole, fleet)
+            return lines > 0 and not missing and not doubled
+        try:
+            wait_for("store and files to agree", 60, equal)
+        except AssertionError:
+            missing, doubled, lines = found
+            raise AssertionError(f"of {lines} lines {missing.total()} are missing, {doubled.total()} too many: "
+                                 f"{list(missing)[:2]} {list(doubled)[:2]}") from None
+
 
 def fleet_text(name="t", lanes=2, values="", mtu=9216):
     extra = f"          values: {values}\n" if values else ""
