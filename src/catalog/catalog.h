@@ -132,6 +132,11 @@ struct pk_image_build_options {
     const char *podman_socket; /* libpod REST socket */
     const char *work_dir;
     bool force; /* build even if an image of the same recipe hash is there */
+    /* Where the recipe's base image comes from: HOST[:PORT], "none", NULL or "" = as this host's
+     * Podman resolves short names. Plain HTTP is spoken on loopback only. */
+    const char *registry;
+    const char
+        *containers_conf; /* text for Podman, where its own does not fit this host; or NULL */
     void (*on_line)(void *arg, const char *line);
     void *on_line_arg;
 };

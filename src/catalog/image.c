@@ -33,6 +33,7 @@ struct build {
     char *release;      /* full version of the tool: "7.0.10" */
     uint64_t bytes;
     size_t files;
+    struct pk_base base; /* of a registry; without an id there was none */
     pk_nsec started;
 };
 
@@ -59,6 +60,7 @@ static void forward_line(void *arg, const char *line)
 
 static void build_done(struct build *build)
 {
+    pk_base_done(&build->base);
     if (build->dir != NULL)
         (void)pk_rm_rf(build->dir, NULL);
     pk_recipe_done(&build->recipe);
@@ -192,25 +194,60 @@ static int check_final(struct build *build, const char *layer, struct pk_error *
 
 static json_t *image_labels(const struct build *build)
 {
-    return json_pack("{s:s, s:s, s:s, s:s}", "io.picket.package", pk_package_name(build->package),
-                     "io.picket.version", build->version->version, PK_IMAGE_LABEL_RELEASE,
-                     build->release, PK_IMAGE_LABEL_RECIPE, build->recipe.hash);
+    const char *base = build->base.id != NULL ? build->base.image : "";
+    return json_pack("{s:s, s:s, s:s, s:s, s:s}", "io.picket.base", base, "io.picket.package",
+                     pk_package_name(build->package), "io.picket.version", build->version->version,
+                     PK_IMAGE_LABEL_RELEASE, build->release, PK_IMAGE_LABEL_RECIPE,
+                     build->recipe.hash);
+}
+
+/* The folder with the packages: of a base image where a registry has one, else of Debian's packages
+ * alone. *ret_root: pk_free(). */
+static int builder_stage(struct build *build, char **ret_root, struct pk_error *err)
+{
+    const struct pk_recipe *recipe = &build->recipe;
+    const char *registry = build->options->registry != NULL ? build->options->registry : "";
+    if (recipe->base[0] != '\0' && strcmp(registry, "none") != 0) {
+        PK_CLEANUP(pk_free_p) char *why = NULL;
+        int r = pk_base_pull(recipe, registry, build->options->containers_conf, build->dir,
+                             &build->base, &why, err);
+        if (r < 0)
+            return r;
+        if (build->base.id == NULL)
+            say(build, "no registry has %s (%s): Debian packages alone", recipe->base, why);
+    }
+    if (build->base.id != NULL) {
+        say(build, "builder stage: %s (%.12s) and Debian %s packages", build->base.image,
+            build->base.id, recipe->release);
+        int r = pk_base_install(&build->base, recipe, build->dir, &build->packages, err);
+        if (r < 0)
+            return r;
+        *ret_root = pk_strdup(build->base.root);
+        return *ret_root != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
+    }
+    PK_CLEANUP(pk_free_p) char *root = pk_path_join(build->dir, "root");
+    PK_CLEANUP(pk_free_p) char *tmp = pk_path_join(build->dir, "tmp");
+    if (root == NULL || tmp == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    int r = pk_mkdir_p(tmp, 0755, err);
+    if (r < 0)
+        return r;
+    say(build, "builder stage: Debian %s packages", recipe->release);
+    r = pk_debian_unpack(recipe, root, tmp, forward_line, build, &build->packages, err);
+    if (r == 0)
+        *ret_root = PK_TAKE(root);
+    return r;
 }
 
 /* The builder and the final stage; *ret_digest: what Podman will call the archive's image. */
 static int make_archive(struct build *build, const char *archive, char **ret_digest,
                         struct pk_error *err)
 {
-    PK_CLEANUP(pk_free_p) char *root = pk_path_join(build->dir, "root");
-    PK_CLEANUP(pk_free_p) char *tmp = pk_path_join(build->dir, "tmp");
     PK_CLEANUP(pk_free_p) char *layer = pk_path_join(build->dir, "layer.tar");
-    if (root == NULL || tmp == NULL || layer == NULL)
+    PK_CLEANUP(pk_free_p) char *root = NULL;
+    if (layer == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");
-    int r = pk_mkdir_p(tmp, 0755, err);
-    if (r < 0)
-        return r;
-    say(build, "builder stage: Debian %s packages", build->recipe.release);
-    r = pk_debian_unpack(&build->recipe, root, tmp, forward_line, build, &build->packages, err);
+    int r = builder_stage(build, &root, err);
     if (r < 0)
         return r;
 
@@ -298,7 +335,11 @@ int pk_image_build(const struct pk_package *package, const struct pk_package_ver
     struct build build = {
         .package = package, .version = version, .options = options, .started = pk_time_monotonic()
     };
-    int r = pk_recipe_load(pk_package_dir(package), version->version, &build.recipe, err);
+    const char *registry = options->registry != NULL ? options->registry : "";
+    int r = registry[0] != '\0' ? pk_registry_check(registry, err) : 0;
+    if (r < 0)
+        return r;
+    r = pk_recipe_load(pk_package_dir(package), version->version, &build.recipe, err);
     if (r < 0)
         return r;
     r = pk_mkdir_p(options->work_dir, 0755, err);

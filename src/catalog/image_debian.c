@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,14 +94,16 @@ static int find_mirrors(struct mirrors *mirrors, struct pk_error *err)
     return 0;
 }
 
-static int write_sources(const struct pk_recipe *recipe, struct pk_buf *sources,
-                         struct pk_error *err)
+static int write_sources(const struct pk_recipe *recipe, const char *keyring,
+                         struct pk_buf *sources, struct pk_error *err)
 {
     PK_CLEANUP(mirrors_done) struct mirrors mirrors = { 0 };
     int r = find_mirrors(&mirrors, err);
     if (r < 0)
         return r;
-    const char *option = access(KEYRING, R_OK) == 0 ? "[signed-by=" KEYRING "] " : "";
+    char option[PATH_MAX + 32] = "";
+    if (access(KEYRING, R_OK) == 0)
+        (void)snprintf(option, sizeof(option), "[signed-by=%s] ", keyring);
     for (size_t i = 0; i < recipe->suites.count; i++) {
         const char *suite = recipe->suites.list[i];
         const char *uri = is_security(suite) ? mirrors.security : mirrors.main;
@@ -109,6 +112,37 @@ static int write_sources(const struct pk_recipe *recipe, struct pk_buf *sources,
             pk_buf_printf(sources, "deb %s%s %s main\n", option, uri, suite);
     }
     return sources->failed ? pk_fail(err, PK_E_NOMEM, "out of memory") : 0;
+}
+
+static int copy_if_there(const char *from, const char *dir, const char *name, struct pk_error *err)
+{
+    if (access(from, R_OK) < 0)
+        return 0;
+    PK_CLEANUP(pk_free_p) char *to = pk_path_join(dir, name);
+    PK_CLEANUP(pk_free_p) char *data = NULL;
+    size_t len = 0;
+    if (to == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    int r = pk_file_read(from, 16u << 20, &data, &len, err);
+    return r < 0 ? r : pk_file_write(to, data, len, 0644, err);
+}
+
+int pk_debian_sources(const struct pk_recipe *recipe, const char *stage, const char *seen_as,
+                      char **ret_text, struct pk_error *err)
+{
+    PK_CLEANUP(pk_buf_done) struct pk_buf sources = PK_BUF_INIT(1u << 16);
+    PK_CLEANUP(pk_free_p) char *keyring = pk_path_join(seen_as, "keyring.gpg");
+    if (keyring == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    int r = write_sources(recipe, keyring, &sources, err);
+    if (r == 0)
+        r = copy_if_there(KEYRING, stage, "keyring.gpg", err);
+    if (r == 0)
+        r = copy_if_there("/etc/ssl/certs/ca-certificates.crt", stage, "ca.crt", err);
+    if (r < 0)
+        return r;
+    *ret_text = pk_buf_take(&sources);
+    return *ret_text != NULL ? 0 : pk_fail(err, PK_E_NOMEM, "out of memory");
 }
 
 static int explain(struct pk_error *err, const char *output)
@@ -228,7 +262,7 @@ int pk_debian_unpack(const struct pk_recipe *recipe, const char *root, const cha
                      struct pk_strv *ret_packages, struct pk_error *err)
 {
     PK_CLEANUP(pk_buf_done) struct pk_buf sources = PK_BUF_INIT(1u << 16);
-    int r = write_sources(recipe, &sources, err);
+    int r = write_sources(recipe, KEYRING, &sources, err);
     if (r < 0)
         return r;
 

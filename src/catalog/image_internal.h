@@ -22,6 +22,7 @@
 
 /* One version line of image.yaml. */
 struct pk_recipe {
+    char *base;                 /* image to begin with, no host: "debian:bookworm-slim"; or "" */
     char *release;              /* "bookworm" */
     struct pk_strv suites;      /* "bookworm-backports" ... */
     struct pk_strv packages;    /* "suricata/bookworm-backports" ... */
@@ -46,6 +47,33 @@ void pk_recipe_done(struct pk_recipe *recipe);
 int pk_debian_unpack(const struct pk_recipe *recipe, const char *root, const char *tmp_dir,
                      void (*on_line)(void *arg, const char *line), void *on_line_arg,
                      struct pk_strv *ret_packages, struct pk_error *err);
+
+/* The text of a sources.list for a container that sees the folder stage as seen_as: Debian's keys
+ * and this host's certificates are copied into it. *ret_text: pk_free(). */
+int pk_debian_sources(const struct pk_recipe *recipe, const char *stage, const char *seen_as,
+                      char **ret_text, struct pk_error *err);
+
+/* ---- image_registry.c ---- */
+
+/* A base image of a registry, and the container of it that packages are installed in. */
+struct pk_base {
+    char *image;     /* as asked for: "127.0.0.1:5000/debian:bookworm-slim" */
+    char *id;        /* of the image; NULL = there is none */
+    char *container; /* removed by pk_base_done() */
+    char *root;      /* its files, as long as it runs */
+    struct pk_strv env;
+};
+void pk_base_done(struct pk_base *base);
+/* HOST or HOST:PORT? PK_E_USAGE otherwise. */
+int pk_registry_check(const char *registry, struct pk_error *err);
+/* Gets the recipe's base from the registry ("" = as this host's Podman resolves short names). None
+ * that answers quickly is success without an id, *ret_why says why in a few words; pk_free().
+ * containers_conf: text for Podman, NULL = its own. dir: a folder for files of ours. */
+int pk_base_pull(const struct pk_recipe *recipe, const char *registry, const char *containers_conf,
+                 const char *dir, struct pk_base *ret_base, char **ret_why, struct pk_error *err);
+/* Installs the recipe's packages in a container of the base, whose files are then at base->root. */
+int pk_base_install(struct pk_base *base, const struct pk_recipe *recipe, const char *dir,
+                    struct pk_strv *ret_packages, struct pk_error *err);
 
 /* ---- image_tree.c ---- */
 

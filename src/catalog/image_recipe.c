@@ -11,6 +11,7 @@
 
 void pk_recipe_done(struct pk_recipe *recipe)
 {
+    pk_free(recipe->base);
     pk_free(recipe->release);
     pk_strv_done(&recipe->suites);
     pk_strv_done(&recipe->packages);
@@ -23,7 +24,23 @@ void pk_recipe_done(struct pk_recipe *recipe)
 }
 
 /* What a text of the recipe may be; it becomes part of a command's arguments or a path. */
-enum text_kind { TEXT_WORD, TEXT_PACKAGE, TEXT_PATH, TEXT_ARGUMENT };
+enum text_kind { TEXT_WORD, TEXT_PACKAGE, TEXT_IMAGE, TEXT_PATH, TEXT_ARGUMENT };
+
+/* NAME:TAG or FOLDER/NAME:TAG. Which host has it is not the recipe's business, so what a reader of
+ * image names takes for a host is refused: a first part with a dot, a port or "localhost". */
+static bool is_image(const char *text)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz0123456789._-/";
+    size_t name = strspn(text, plain);
+    size_t first = strcspn(text, "/");
+    if (text[0] < '0' || strchr("/._-", text[0]) != NULL || text[name] != ':' || strlen(text) > 200)
+        return false;
+    bool host = first < name && (memchr(text, '.', first) != NULL ||
+                                 (first == 9 && memcmp(text, "localhost", 9) == 0));
+    const char *tag = text + name + 1;
+    static const char tags[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    return !host && tag[0] != '\0' && tag[strspn(tag, tags)] == '\0' && strstr(text, "//") == NULL;
+}
 
 static bool text_fits(const char *text, enum text_kind kind)
 {
@@ -35,6 +52,8 @@ static bool text_fits(const char *text, enum text_kind kind)
         return text[0] != '\0' && text[0] != '-' && text[strspn(text, word)] == '\0';
     case TEXT_PACKAGE:
         return text[0] != '\0' && text[0] != '-' && text[strspn(text, package)] == '\0';
+    case TEXT_IMAGE:
+        return is_image(text);
     case TEXT_PATH:
         return text[0] == '/' && text[1] != '\0' && strstr(text, "/../") == NULL &&
                !pk_str_ends(text, "/..") && strlen(text) < 256;
@@ -51,6 +70,7 @@ static int read_text(const struct pk_doc *doc, const struct pk_node *node, enum 
         return pk_node_fail(doc, node, err, "%s",
                             kind == TEXT_WORD      ? "not a suite's name"
                             : kind == TEXT_PACKAGE ? "not a package: NAME or NAME/SUITE"
+                            : kind == TEXT_IMAGE   ? "not an image without a host: NAME:TAG"
                             : kind == TEXT_PATH    ? "not an absolute path"
                                                    : "not a text");
     *ret_text = node->text;
@@ -99,7 +119,7 @@ static int refuse_unknown(const struct pk_doc *doc, const struct pk_node *map,
 static int read_version(const struct pk_doc *doc, const struct pk_node *node,
                         struct pk_recipe *recipe, struct pk_error *err)
 {
-    static const char *const keys[] = { "version", "debian", "final", "check" };
+    static const char *const keys[] = { "version", "base", "debian", "final", "check" };
     static const char *const debian_keys[] = { "release", "suites", "packages" };
     static const char *const final_keys[] = { "programs", "files", "directories", "command" };
 
@@ -124,7 +144,13 @@ static int read_version(const struct pk_doc *doc, const struct pk_node *node,
     if (r < 0)
         return r;
     recipe->release = pk_strdup(text);
-    if (recipe->release == NULL)
+    const struct pk_node *base = pk_node_get(node, "base");
+    text = "";
+    r = base != NULL ? read_text(doc, base, TEXT_IMAGE, &text, err) : 0;
+    if (r < 0)
+        return r;
+    recipe->base = pk_strdup(text);
+    if (recipe->release == NULL || recipe->base == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");
 
     r = read_list(doc, debian, "suites", TEXT_WORD, true, &recipe->suites, err);

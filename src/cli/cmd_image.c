@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* picket image: builds the container images of packages, on this machine. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -9,6 +10,7 @@
 #include "catalog/catalog.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "engine/podman/service.h"
 
 static char *images_dir(const struct pk_ctx *ctx)
 {
@@ -37,10 +39,15 @@ static int open_catalog(const struct pk_ctx *ctx, struct pk_catalog **ret_catalo
 
 struct build_args {
     bool force;
+    const char *registry;
 };
 static const struct pk_opt build_opts[] = {
     { "force", 'f', PK_OPT_FLAG, NULL, offsetof(struct build_args, force),
       "build even if the image of this recipe is there", NULL },
+    { "registry", 0, PK_OPT_STRING, "HOST[:PORT]", offsetof(struct build_args, registry),
+      "where the base image comes from; none = nowhere (default: PICKET_REGISTRY, else as Podman "
+      "resolves short names)",
+      NULL },
 };
 static const struct pk_arg build_pos[] = {
     { "PACKAGE", "NAME or NAME@VERSION; without a version the package's default", "package", false,
@@ -76,9 +83,18 @@ static int run_build(struct pk_ctx *ctx, const void *args, int argc, char **argv
     if (r < 0)
         return r;
 
+    /* A container is run for the base image: with settings that fit this machine. */
+    struct pk_podman_host host;
+    PK_CLEANUP(pk_free_p) char *conf = NULL;
+    if (pk_podman_host_probe(&host, NULL) == 0 && host.runtime[0] != '\0')
+        conf = pk_podman_containers_conf(&host);
+    const char *registry =
+        options->registry != NULL ? options->registry : getenv("PICKET_REGISTRY");
     struct pk_image_build_options build = { .podman_socket = socket,
                                             .work_dir = work_dir,
                                             .force = options->force,
+                                            .registry = registry,
+                                            .containers_conf = conf,
                                             .on_line = show_line,
                                             .on_line_arg = ctx };
     PK_CLEANUP(pk_free_p) char *digest = NULL;
@@ -103,7 +119,9 @@ const struct pk_cmd pk_cmd_image_build = {
     .group = "Packages",
     .summary = "build a package's container image from its recipe",
     .details =
-        "Unpacks the recipe's Debian packages from the mirrors that this host's apt has, keeps "
+        "Takes the recipe's base image where a registry answers within seconds, and installs the "
+        "recipe's Debian packages there; else unpacks these alone. They come from the mirrors that "
+        "this host's apt has. Then keeps "
         "only what the tool needs to run, and loads that into Podman. The host's own packages "
         "and package sources stay as they are. Nothing is done when the image of the same "
         "recipe is there, unless --force is given. Prints the image's digest.\n\n"

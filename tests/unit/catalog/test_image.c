@@ -124,6 +124,59 @@ static void test_recipe_faults(void **state)
     assert_non_null(strstr(err.hint, "debian"));
 }
 
+static void test_base(void **state)
+{
+    (void)state;
+    static const char *const good[] = { "debian:bookworm-slim", "library/debian:12",
+                                        "a/b-c/d_e:V1.0-x" };
+    static const char *const bad[] = { "debian",
+                                       "quay.example/debian:1",
+                                       "localhost/debian:1",
+                                       "h:5000/d:1",
+                                       "Debian:1",
+                                       "-debian:1",
+                                       "/debian:1",
+                                       "debian:",
+                                       "debian:1 --tls-verify",
+                                       "a//b:1",
+                                       "debian@sha256:00",
+                                       "d:1:2" };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(good) + PK_ARRAY_SIZE(bad); i++) {
+        bool fits = i < PK_ARRAY_SIZE(good);
+        const char *base = fits ? good[i] : bad[i - PK_ARRAY_SIZE(good)];
+        PK_CLEANUP(pk_free_p) char *text = pk_asprintf("%s%s  base: \"%s\"\n", HEAD, GOOD, base);
+        struct pk_recipe recipe;
+        struct pk_error err = { 0 };
+        int r = load(text, "1", &recipe, &err);
+        if (r != (fits ? 0 : PK_E_INVALID))
+            fail_msg("%s: %d %s", base, r, err.msg);
+        if (fits) {
+            assert_string_equal(recipe.base, base);
+            pk_recipe_done(&recipe);
+        } else {
+            assert_int_equal(err.line, 13);
+        }
+    }
+}
+
+static void test_registry(void **state)
+{
+    (void)state;
+    static const char *const good[] = { "registry.example.org", "h",         "127.0.0.1:5000",
+                                        "[::1]:5000",           "[fe80::1]", "none" };
+    static const char *const bad[] = {
+        "",      ":5000", "h:",       "h:x", "h:70000", "h:123456", "[::1",
+        "[]:1x", "h/x",   "http://h", "-h",  ".h",      "h\n",      "h:1]\ninsecure=true"
+    };
+    struct pk_error err = { 0 };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(good); i++)
+        assert_int_equal(pk_registry_check(good[i], &err), 0);
+    for (size_t i = 0; i < PK_ARRAY_SIZE(bad); i++) {
+        assert_int_equal(pk_registry_check(bad[i], &err), PK_E_USAGE);
+        assert_string_not_equal(err.hint, "");
+    }
+}
+
 /* The recipes that are shipped. */
 static void test_shipped(void **state)
 {
@@ -312,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recipe),     cmocka_unit_test(test_recipe_faults),
+        cmocka_unit_test(test_base),       cmocka_unit_test(test_registry),
         cmocka_unit_test(test_shipped),    cmocka_unit_test(test_tree_program),
         cmocka_unit_test(test_tree_links), cmocka_unit_test(test_tree_broken_elf),
         cmocka_unit_test(test_archive),
