@@ -439,7 +439,7 @@ int pk_ship_refresh(struct pk_ship *ship, struct pk_ship_file *file, struct pk_e
     }
     if (rewritten && !file->truncated) {
         /* What was there beyond what is received cannot be read any more. */
-        file->lost = file->size > file->offset ? file->size - file->offset : 0;
+        file->lost_until = PK_MAX(file->size, file->offset);
         file->truncated = true;
     }
     file->size = size;
@@ -455,8 +455,8 @@ int pk_ship_next_epoch(struct pk_ship *ship, struct pk_ship_file *file, struct p
     file->epoch++;
     file->id[0] = '\0';
     file->head_len = 0;
-    file->offset = file->sealed = file->lost = 0;
-    file->truncated = file->closed = file->done = false;
+    file->offset = file->sealed = file->lost_until = 0;
+    file->truncated = file->loss_sent = file->closed = file->done = false;
     pin(ship, file);
     return write_meta(ship, file, err);
 }

@@ -27,8 +27,9 @@ struct pk_ship_file {
 
     uint64_t offset; /* all before it is received */
     uint64_t sealed;
-    uint64_t size; /* as last seen */
-    uint64_t lost; /* bytes known to be lost by a truncation, not told yet */
+    uint64_t size;       /* as last seen */
+    uint64_t lost_until; /* after a truncation: what was not received before this is lost */
+    bool loss_sent;      /* tried to tell so; whether it arrived, the store says */
     bool truncated, held, seen, active, newer, closed, done, gone, sent_end, hold_warned;
     bool trouble_told;
     pk_nsec changed_at, done_at, seen_at; /* monotonic */

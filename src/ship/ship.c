@@ -199,24 +199,62 @@ static int add_lines(struct pk_ship *ship, const struct pk_ship_file *file, size
     return 0;
 }
 
+/* What was given up is an event too, so that it can be searched: when, where, why, how much. */
+static int add_loss(struct pk_ship *ship, const struct pk_ship_file *file, uint64_t lost,
+                    struct pk_error *err)
+{
+    struct pk_value values[PK_EVENT_COLUMNS_MAX] = { 0 };
+    PK_JSON loss =
+        json_pack("{s:s, s:s, s:s, s:I, s:I}", "event_type", "loss", "reason", "truncated", "path",
+                  file->path, "bytes", (json_int_t)lost, "offset", (json_int_t)file->offset);
+    PK_CLEANUP(pk_free_p) char *text = loss != NULL ? pk_json_compact(loss) : NULL;
+
+    if (text == NULL)
+        return pk_fail(err, PK_E_NOMEM, "out of memory");
+    values[PK_EV_TIME] = (struct pk_value){ .set = true, .time = pk_time_now() };
+    values[PK_EV_TYPE] = (struct pk_value){ .set = true, .text = "loss", .len = 4 };
+    values[pk_event_column("raw")] =
+        (struct pk_value){ .set = true, .text = text, .len = (uint32_t)strlen(text) };
+    return pk_wire_add(&ship->batch, values, err);
+}
+
+/* The end of what the file was before it was truncated. It may have arrived although no answer
+ * came: then nothing is left to be told, or, once that is sealed, the store knows the source no
+ * more. */
+static int tell_loss(struct pk_ship *ship, struct pk_ship_file *file, bool *ret_more,
+                     struct pk_error *err)
+{
+    uint64_t lost = file->lost_until > file->offset ? file->lost_until - file->offset : 0;
+
+    if (!file->loss_sent || json_object_get(ship->known, file->id) != NULL) {
+        int r = begin_batch(ship, file, PK_WIRE_END, err);
+        if (r == 0 && lost > 0)
+            r = add_loss(ship, file, lost, err);
+        if (r < 0)
+            return r;
+        pk_wire_finish(&ship->batch, file->offset + lost, (lost + TYPICAL_LINE - 1) / TYPICAL_LINE,
+                       lost);
+        if (!file->loss_sent)
+            pk_log(PK_LOG_INFO, "ship", "%s was truncated: %llu bytes are lost", file->path,
+                   (unsigned long long)lost);
+        ship->numbers.lost_bytes += file->loss_sent ? 0 : lost;
+        bool before = file->loss_sent;
+        file->loss_sent = true;
+        r = deliver(ship, file, file->offset + lost, err);
+        if (r == PK_E_CONFLICT) /* it was refused, so it did not arrive */
+            file->loss_sent = before;
+        if (r < 0)
+            return r;
+    }
+    *ret_more = true;
+    return pk_ship_next_epoch(ship, file, err);
+}
+
 static int pump(struct pk_ship *ship, struct pk_ship_file *file, bool *ret_more,
                 struct pk_error *err)
 {
-    if (file->truncated) {
-        int r = begin_batch(ship, file, PK_WIRE_END, err);
-        if (r < 0)
-            return r;
-        pk_wire_finish(&ship->batch, file->offset + file->lost,
-                       (file->lost + TYPICAL_LINE - 1) / TYPICAL_LINE, file->lost);
-        pk_log(PK_LOG_INFO, "ship", "%s was truncated: %llu bytes are lost", file->path,
-               (unsigned long long)file->lost);
-        r = deliver(ship, file, file->offset + file->lost, err);
-        if (r < 0)
-            return r;
-        ship->numbers.lost_bytes += file->lost;
-        *ret_more = true;
-        return pk_ship_next_epoch(ship, file, err);
-    }
+    if (file->truncated)
+        return tell_loss(ship, file, ret_more, err);
     if (file->id[0] == '\0' || file->offset >= file->size)
         return 0;
     size_t want = (size_t)PK_MIN(file->size - file->offset, (uint64_t)PK_LINE_MAX);

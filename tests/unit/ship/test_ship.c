@@ -237,6 +237,37 @@ static void test_truncated(void **state)
     write_file(world->logs, "eve.json", O_APPEND, LINE(3));
     expect_events(world, "type:flow", 3);
     assert_int_equal(stat_of(world->events, "lost"), 0); /* all of it was read before */
+    assert_int_equal(query_all(world->events, "type:loss", 10), 0);
+}
+
+/* Seen, but cut before the store took it: counted, and there to be found. */
+static void test_loss(void **state)
+{
+    struct world *world = *state;
+    struct pk_events_query query = { .filter = "type:loss", .until = INT64_MAX, .limit = 10 };
+    struct pk_error err;
+    json_t *list = NULL;
+    char *page = NULL;
+    bool more;
+
+    write_file(world->logs, "eve.json", 0, LINE(1));
+    expect_events(world, "type:flow", 1);
+    write_file(world->logs, "eve.json", O_APPEND, "{\"timestamp\":\"2026-01-01"); /* no end yet */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pk_ship_step(world->ship, &more, &err), 0);
+    write_file(world->logs, "eve.json", O_TRUNC, LINE(2));
+    world->fail_after = world->deliveries + 1; /* and told once, although the answer is lost */
+    expect_events(world, "type:flow", 2);
+    assert_int_equal(stat_of(world->events, "lost"), 1);
+    assert_int_equal(pk_events_query(world->events, &query, &list, &page, &err), 0);
+    assert_int_equal(json_array_size(list), 1);
+    const json_t *event = json_array_get(list, 0);
+    assert_string_equal(pk_json_string_or(event, "fleet", ""), "f");
+    const char *raw = pk_json_string_or(event, "raw", "");
+    assert_non_null(strstr(raw, "\"reason\":\"truncated\""));
+    assert_non_null(strstr(raw, "eve.json\""));
+    assert_non_null(strstr(raw, "\"bytes\":24"));
+    json_decref(list);
 }
 
 /* Descriptions that nobody wrote like this: whatever they say, the shipper starts and works. */
@@ -293,6 +324,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_rename_and_delete, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_restarts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_truncated, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_loss, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_broken_hold, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_long_line, set_up, tear_down),
     };
