@@ -166,6 +166,7 @@ int pk_events_seal(struct pk_events *events, struct pk_error *err);
 void *pk_events_watchdog(void *arg);
 
 /* ---- events_sql.c ---- */
+void pk_sql_select(struct pk_buf *sql); /* "SELECT <columns> FROM " */
 /* "SELECT <columns> FROM all segments" as a derived table of the events in [since, until); empty
  * list gives no rows. Files that are wholly within are read without a look at their times. */
 int pk_events_from_sql(const struct pk_events *events, struct pk_segment *const *list, size_t count,

@@ -276,17 +276,6 @@ static int take_rows(struct reading *reading, struct rows *rows, struct pk_error
     return r;
 }
 
-static void select_all(struct pk_buf *sql)
-{
-    size_t count;
-    const struct pk_column *columns = pk_event_columns(&count);
-
-    (void)pk_buf_puts(sql, "SELECT ");
-    for (size_t i = 0; i < count; i++)
-        (void)pk_buf_printf(sql, "\"%s\", ", columns[i].name);
-    (void)pk_buf_puts(sql, "seq FROM ");
-}
-
 /* The filter. A heavy one names a second column (no seq is below 0): DuckDB then runs it above the
  * scan, where it looks at the interruption with every 2,048 rows. Within the scan it looks only
  * once a row group, which can take seconds. */
@@ -397,7 +386,7 @@ static int read_whole(struct reading *reading, const struct keys *keys, const st
 {
     narrow(reading, keys);
     pk_buf_clear(&reading->sql);
-    select_all(&reading->sql);
+    pk_sql_select(&reading->sql);
     int r = pk_events_from_sql(reading->events, reading->segments, reading->segment_count,
                                keys->min_time, keys->max_time + 1, &reading->sql, err);
     if (r < 0)
@@ -579,7 +568,7 @@ int pk_events_follow(struct pk_events *events, const char *filter, uint64_t curs
                            &reading.segment_count, err);
     if (r < 0)
         return r;
-    select_all(&reading.sql);
+    pk_sql_select(&reading.sql);
     r = pk_events_from_sql(events, reading.segments, reading.segment_count, INT64_MIN, INT64_MAX,
                            &reading.sql, err);
     if (r < 0)

@@ -168,17 +168,6 @@ static void discard_files(struct pk_events *events, struct pk_segment **files, s
     }
 }
 
-static void select_columns(struct pk_buf *sql)
-{
-    size_t count;
-    const struct pk_column *columns = pk_event_columns(&count);
-
-    (void)pk_buf_puts(sql, "SELECT ");
-    for (size_t i = 0; i < count; i++)
-        (void)pk_buf_printf(sql, "\"%s\", ", columns[i].name);
-    (void)pk_buf_puts(sql, "seq FROM ");
-}
-
 /* ---- sealing ---- */
 
 /* Takes the head away from the writer; what was received so far is what this seal will commit. */
@@ -295,7 +284,7 @@ int pk_events_seal(struct pk_events *events, struct pk_error *err)
         if (part->rows == 0)
             continue;
         struct pk_segment *file = new_file(events, part->dataset, part->day);
-        select_columns(&select);
+        pk_sql_select(&select);
         (void)pk_buf_printf(&select, "%s WHERE part = %zu", events->sealing->name, i);
         if (file == NULL || select.failed) {
             pk_free(file);
@@ -454,7 +443,7 @@ static int merge(struct pk_events *events, struct pk_segment **old, size_t count
         file->level = PK_MAX(file->level, old[i]->level + 1);
     }
     file->level = PK_MIN(file->level, PK_EVENTS_LEVEL_MAX);
-    select_columns(&select);
+    pk_sql_select(&select);
     r = pk_events_from_sql(events, old, count, INT64_MIN, INT64_MAX, &select, err);
     if (r == 0 && select.failed)
         r = pk_no_memory(err);

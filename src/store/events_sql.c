@@ -45,6 +45,13 @@ static void add_columns(struct pk_buf *sql)
     (void)pk_buf_puts(sql, "seq");
 }
 
+void pk_sql_select(struct pk_buf *sql)
+{
+    (void)pk_buf_puts(sql, "SELECT ");
+    add_columns(sql);
+    (void)pk_buf_puts(sql, " FROM ");
+}
+
 static void add_times(struct pk_buf *sql, pk_nsec since, pk_nsec until)
 {
     (void)pk_buf_printf(sql,

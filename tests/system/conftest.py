@@ -198,6 +198,17 @@ def instance(idle_instance):
     return idle_instance.start()
 
 
+@pytest.fixture(scope="module")
+def served():
+    """An agent and a server, for all tests of a file."""
+    from served import Served
+    running = Served()
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
 @pytest.fixture(scope="session")
 def suricata_image(picket):
     """Suricata's image, built once from the package's recipe; without what that takes the test is skipped."""

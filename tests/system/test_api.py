@@ -18,15 +18,6 @@ from whole import PICKET, fleet_text, make_traffic, wait_for
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
 
 
-@pytest.fixture(scope="module")
-def served():
-    instance = Served()
-    try:
-        yield instance.start()
-    finally:
-        instance.stop()
-
-
 def test_version_is_public_and_described(served):
     assert served.call("GET", "/v1/version", expect=200)["api"] == "v1"
 

@@ -10,19 +10,10 @@ import time
 
 import pytest
 
-from served import OPENAPI, Served, check_schema
+from served import OPENAPI, check_schema
 from whole import PICKET, fleet_text, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
-
-
-@pytest.fixture(scope="module")
-def served():
-    instance = Served()
-    try:
-        yield instance.start()
-    finally:
-        instance.stop()
 
 
 def schema(name):
