@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "catalog/catalog.h"
 #include "cli/commands.h"
+#include "cli/parse.h"
 #include "spec/spec.h"
 
 #define SCHEMA_DEPTH 16u
@@ -94,35 +95,58 @@ const struct pk_cmd pk_cmd_catalog_list = {
 
 /* ---- show ---- */
 
+#define TITLE_WIDTH 16u /* with the indent */
+
+/* Prose is read best in lines that are not too long, and fits the terminal. */
+static unsigned prose_width(void)
+{
+    return PK_MIN(pk_terminal_width(), 100u);
+}
+
+static void print_wrapped(const char *title, const char *text)
+{
+    PK_CLEANUP(pk_buf_done) struct pk_buf out = PK_BUF_INIT(1u << 20);
+    if (title != NULL)
+        (void)pk_buf_printf(&out, "  %-*s", (int)(TITLE_WIDTH - 2), title);
+    unsigned indent = title != NULL ? TITLE_WIDTH : 0;
+    pk_text_wrap(&out, text, indent, indent, prose_width());
+    if (out.data != NULL)
+        (void)fputs(out.data, stdout);
+}
+
 static void print_list(const char *title, const struct pk_strv *list)
 {
-    printf("  %-14s", title);
+    PK_CLEANUP(pk_buf_done) struct pk_buf words = PK_BUF_INIT(1u << 16);
     for (size_t i = 0; i < list->count; i++)
-        printf("%s%s", i > 0 ? " " : "", list->list[i]);
-    printf("%s\n", list->count == 0 ? "none" : "");
+        (void)pk_buf_printf(&words, "%s ", list->list[i]);
+    print_wrapped(title, words.data != NULL ? words.data : "none");
 }
 
 static void print_version(const struct pk_package *package,
                           const struct pk_package_version *version)
 {
-    char number[32];
+    char number[32], text[400];
     printf("\n%s@%s\n", pk_package_name(package), version->version);
     if (version->known.count > 0)
         print_list("Tried with:", &version->known);
-    printf("  %-14s%s\n", "Image:", version->image);
+    print_wrapped("Image:", version->image);
     print_list("Command:", &version->argv);
     print_list("Capabilities:", &version->capabilities);
-    printf("  %-14s%s (configuration), %s (logs), %s (sockets)\n", "Folders:", version->config_dir,
-           version->log_dir, version->run_dir);
-    for (size_t i = 0; i < version->log_count; i++)
-        printf("  %-14s%s (%s)\n", "Log:", version->logs[i].glob, version->logs[i].format);
-    printf("  %-14s%s%s\n",
-           "Health:", version->probe == PK_PROBE_SURICATA ? "asked over " : "running is ready",
-           version->probe == PK_PROBE_SURICATA ? version->probe_socket : "");
-    printf("  %-14s%u processes, %u open files, %s in /tmp, %u s to stop\n",
-           "Limits:", version->pids_max, version->nofile,
-           pk_human_bytes(version->tmpfs_bytes, number, sizeof(number)),
-           version->stop_timeout_ms / 1000);
+    print_wrapped("Config:", version->config_dir);
+    print_wrapped("Logs:", version->log_dir);
+    for (size_t i = 0; i < version->log_count; i++) {
+        (void)snprintf(text, sizeof(text), "%s (%s)", version->logs[i].glob,
+                       version->logs[i].format);
+        print_wrapped("", text);
+    }
+    print_wrapped("Sockets:", version->run_dir);
+    (void)snprintf(text, sizeof(text), "asked over %s", version->probe_socket);
+    print_wrapped("Health:", version->probe == PK_PROBE_SURICATA ? text : "running is ready");
+    (void)snprintf(text, sizeof(text), "%u processes, %u open files, %s in /tmp, %u s to stop",
+                   version->pids_max, version->nofile,
+                   pk_human_bytes(version->tmpfs_bytes, number, sizeof(number)),
+                   version->stop_timeout_ms / 1000);
+    print_wrapped("Limits:", text);
 }
 
 static void print_named(const json_t *manifest, const char *key, const char *title)
@@ -161,8 +185,8 @@ static int run_show(struct pk_ctx *ctx, const void *args, int argc, char **argv,
         puts(pk_package_name(package));
         return 0;
     }
-    printf("%s: %s\n", pk_package_name(package), pk_package_summary(package));
-    printf("\n%s", pk_json_string_or(manifest, "description", ""));
+    printf("%s: %s\n\n", pk_package_name(package), pk_package_summary(package));
+    print_wrapped(NULL, pk_json_string_or(manifest, "description", ""));
     printf("\nHomepage: %s\nLicence:  %s\nFolder:   %s\n",
            pk_json_string_or(manifest, "homepage", "-"),
            pk_json_string_or(manifest, "license", "-"), pk_package_dir(package));

@@ -19,14 +19,13 @@ static void put_spaces(struct pk_buf *out, unsigned count)
         (void)pk_buf_putc(out, ' ');
 }
 
-/* Words of text up to width, further lines indented. The cursor stands in column `column`. */
-static void put_wrapped(struct pk_buf *out, const char *text, unsigned column, unsigned indent,
-                        unsigned width)
+void pk_text_wrap(struct pk_buf *out, const char *text, unsigned column, unsigned indent,
+                  unsigned width)
 {
     bool first = true;
     for (const char *p = text; *p != '\0';) {
-        p += strspn(p, " ");
-        size_t len = strcspn(p, " ");
+        p += strspn(p, " \n");
+        size_t len = strcspn(p, " \n");
         if (len == 0)
             break;
         unsigned word = pk_text_width(p, len);
@@ -57,7 +56,7 @@ static void put_paragraphs(struct pk_buf *out, const char *text, unsigned width)
             return;
         }
         if (len > 0) {
-            put_wrapped(out, paragraph, 0, 0, width);
+            pk_text_wrap(out, paragraph, 0, 0, width);
             (void)pk_buf_putc(out, '\n');
         }
         text += len;
@@ -77,7 +76,7 @@ static void put_row(struct pk_buf *out, const char *head, const char *text, unsi
         used = 0;
     }
     put_spaces(out, indent - used);
-    put_wrapped(out, text, indent, indent, width);
+    pk_text_wrap(out, text, indent, indent, width);
 }
 
 void pk_help_option_head(const struct pk_opt *opt, struct pk_buf *out)
@@ -336,7 +335,7 @@ void pk_help_topic_print(const struct pk_help_topic *topic, unsigned width, stru
             *tab = '\0';
             put_row(out, line, tab + 1, 17, width);
         } else {
-            put_wrapped(out, line, 0, 0, width);
+            pk_text_wrap(out, line, 0, 0, width);
         }
         in_table = tab != NULL;
         line = next;

@@ -61,5 +61,8 @@ void pk_help_topic_print(const struct pk_help_topic *topic, unsigned width, stru
 unsigned pk_terminal_width(void);
 /* Terminal columns that a text takes. */
 unsigned pk_text_width(const char *text, size_t len);
+/* Words of text up to width, further lines indented. The cursor stands in column `column`. */
+void pk_text_wrap(struct pk_buf *out, const char *text, unsigned column, unsigned indent,
+                  unsigned width);
 
 #endif
