@@ -79,6 +79,8 @@ static void put_string(struct pk_buf *cell, const char *value, const char *forma
         (void)pk_buf_puts(cell, value);
     else if (pk_str_equal(format, "time"))
         (void)pk_buf_puts(cell, pk_time_format(when, 0, text, sizeof(text)));
+    else if (pk_time_now() - when < PK_NSEC_PER_SEC)
+        (void)pk_buf_puts(cell, "now");
     else
         (void)pk_buf_printf(cell, "%s ago",
                             pk_human_duration(PK_MAX(pk_time_now() - when, 0), text, sizeof(text)));
