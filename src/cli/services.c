@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/fs.h"
 #include "cli/supervisor.h"
 #include "engine/podman/service.h"
 
@@ -71,7 +72,8 @@ int pk_service_start(const struct pk_paths *paths, const char *engine, const cha
 {
     PK_CLEANUP(pk_service_command_done) struct pk_service_command command = { 0 };
     PK_CLEANUP(pk_free_p) char *log = pk_up_path(paths, name, ".log");
-    if (log == NULL)
+    PK_CLEANUP(pk_free_p) char *folder = pk_path_join(paths->run_dir, "up");
+    if (log == NULL || folder == NULL)
         return pk_no_memory(err);
     int r = pk_service_command(paths, engine, name, &command, err);
     if (r < 0)
@@ -80,6 +82,8 @@ int pk_service_start(const struct pk_paths *paths, const char *engine, const cha
         .argv = (const char *const *)command.argv.list,
         .env = command.env.count == 0 ? NULL : (const char *const *)command.env.list,
         .log_path = log,
+        /* conmon leaves a file "oom" where Podman's service was started. */
+        .cwd = strcmp(name, "podman") == 0 ? folder : NULL,
     };
     return pk_proc_spawn_daemon(&options, ret_pid, err);
 }

@@ -130,6 +130,7 @@ static int start_service(struct pk_error *err)
     PK_CLEANUP(pk_free_p) char *log = pk_path_join(world.dir, "podman.log");
     struct pk_daemon_options options = { .argv = (const char *const *)service.argv.list,
                                          .env = (const char *const *)service.env.list,
+                                         .cwd = world.dir, /* conmon leaves a file "oom" there */
                                          .log_path = log };
     pid_t pid = 0;
     r = pk_proc_spawn_daemon(&options, &pid, err);
