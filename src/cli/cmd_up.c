@@ -179,8 +179,12 @@ static int wait_ready(const struct pk_paths *paths, const char *engine, struct p
     struct pk_service services[PK_SERVICES_MAX];
     size_t count = pk_services(engine, services);
     pk_nsec deadline = pk_time_monotonic() + READY_TIMEOUT;
+    int64_t
+        before[PK_SERVICES_MAX]; /* failures that an earlier 'up' saw: their cause may be gone */
+    for (size_t i = 0; i < count; i++)
+        before[i] = INT64_MAX;
     for (;;) {
-        size_t ready = 0;
+        size_t ready = 0, failing = 0;
         const char *missing = NULL;
         PK_JSON state = read_state(paths);
         for (size_t i = 0; i < count; i++) {
@@ -188,12 +192,15 @@ static int wait_ready(const struct pk_paths *paths, const char *engine, struct p
             if (pk_service_find(paths, &services[i], &id) && pk_service_ready(paths, &services[i]))
                 ready++;
             else if (missing == NULL)
-                missing = services[i].name;
+                missing = services[failing = i].name;
+            int64_t restarts = pk_json_int_or(process_row(state, services[i].name), "restarts", 0);
+            before[i] = PK_MIN(before[i], restarts);
         }
         if (ready == count)
             return 0;
         const json_t *row = process_row(state, missing);
-        if (pk_time_monotonic() > deadline || pk_json_int_or(row, "restarts", 0) >= READY_RESTARTS)
+        if (pk_time_monotonic() > deadline ||
+            pk_json_int_or(row, "restarts", 0) - before[failing] >= READY_RESTARTS)
             return not_ready(paths, missing, row, err);
         pk_sleep_ms(100);
     }

@@ -108,7 +108,8 @@ static void schedule(struct pk_runtime *runtime, const struct pk_unit_status *st
     runtime->failures++;
     pk_nsec delay = BACKOFF_FIRST;
     /* Killed from outside, it has not failed by itself: there is no loop to slow down. */
-    bool from_outside = status->exit_code == SIGKILL_EXIT && !status->oom_killed;
+    bool from_outside =
+        status->end_unseen || (status->exit_code == SIGKILL_EXIT && !status->oom_killed);
     for (unsigned i = 1; i < runtime->failures && delay < BACKOFF_LAST && !from_outside; i++)
         delay *= 2;
     runtime->next_try_at = pk_time_monotonic() + PK_MIN(delay, BACKOFF_LAST);
