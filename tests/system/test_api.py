@@ -84,7 +84,7 @@ def test_a_hint_names_the_key(served):
 
 
 def test_faults_of_a_document_come_all_at_once(served):
-    text = fleet_text().replace("lanes: 2", "lanes: many").replace("mtu: 9000", "mtuu: 9000")
+    text = fleet_text().replace("lanes: 2", "lanes: many").replace("mtu:", "mtuu:")
     value = served.call("POST", "/v1/plans", {"document": text, "name": "bad.yaml"}, expect=422)
     assert len(value["errors"]) >= 2
     for error in value["errors"]:
