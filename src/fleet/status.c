@@ -288,6 +288,15 @@ static int no_fleet(const char *fleet, struct pk_error *err)
     return pk_hint(err, "'picket status' lists the fleets, 'picket apply FILE' makes one");
 }
 
+/* Not so one without a revision yet, nor one whose removal has been told: it is forgotten at once.
+ */
+static bool is_there(const struct pk_fleet *fleet)
+{
+    bool removed = fleet->document != NULL && fleet->document[0] == '\0' && !fleet->job &&
+                   fleet->outcome == PK_OUTCOME_APPLIED;
+    return fleet->revision != 0 && !removed;
+}
+
 int pk_manager_status(struct pk_manager *manager, const char *fleet, json_t **ret_status,
                       struct pk_error *err)
 {
@@ -301,7 +310,7 @@ int pk_manager_status(struct pk_manager *manager, const char *fleet, json_t **re
     json_t *status = NULL;
     pk_manager_lock(manager);
     report.fleet = pk_manager_find(manager, fleet);
-    bool found = report.fleet != NULL && report.fleet->revision != 0;
+    bool found = report.fleet != NULL && is_there(report.fleet);
     if (found && reasons != NULL)
         status = fleet_json(&report, stats);
     pk_manager_unlock(manager);
@@ -320,7 +329,7 @@ int pk_manager_fleets(struct pk_manager *manager, json_t **ret_names, struct pk_
     int r = names != NULL ? 0 : PK_E_NOMEM;
     pk_manager_lock(manager);
     for (size_t i = 0; i < manager->fleet_count && r >= 0; i++)
-        if (manager->fleets[i]->revision != 0 &&
+        if (is_there(manager->fleets[i]) &&
             json_array_append_new(names, json_string(manager->fleets[i]->name)) < 0)
             r = PK_E_NOMEM;
     pk_manager_unlock(manager);
