@@ -352,7 +352,7 @@ def test_offloads_in_a_lane_stay_off(instance):
            "tx-checksumming", "rx-checksumming"}
     assert {name: features(inside, "tap0")[name] for name in off} == dict.fromkeys(off, "off")
     subprocess.run([*inside, "ethtool", "-K", "tap0", "gro", "on"], check=True, capture_output=True)
-    assert features(inside, "tap0")["generic-receive-offload"] == "on"
+    # (It may be off again before anyone can look.)
     wait_until(lambda: features(inside, "tap0")["generic-receive-offload"] == "off", 5, "GRO to be off again")
     settings = subprocess.run([*inside, "sysctl", "-n", "net.ipv6.conf.tap0.disable_ipv6"], capture_output=True,
                               text=True, check=True).stdout
