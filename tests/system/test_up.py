@@ -148,7 +148,7 @@ def test_up_brings_the_fleets_back(whole):
     whole.run("down")
     assert traces("back") == []
     up(whole)
-    wait_for("the fleet again", 30, lambda: whole.status("back")["state"] == "converged")
+    wait_for("the fleet again", 90, lambda: whole.status("back")["state"] == "converged")
     assert len(traces("back")) == 2
     whole.run("down", "--purge", "--yes")
     assert traces("back") == []
