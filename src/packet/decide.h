@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * From a flow to its hash, with the memory of fragments. Only a datagram's first fragment has
- * ports; the later ones take the hash that it left under (source, destination, id, protocol). When
- * a later one comes first, it leaves the hash of the address pair, and the rest, the first fragment
- * included, follows it: the datagram stays whole, so that the tool can put it together.
+ * From a flow to its hash, with the memory of fragments. Only a datagram's first fragment has what
+ * is in it; the later ones take the hash that it left under (source, destination, id, protocol).
+ * When a later one comes first, it leaves the hash of the address pair, and the rest, the first
+ * fragment included, follows it: the datagram stays whole, so that the tool can put it together.
+ *
+ * A tunnel's packet may be a fragment of a packet that is a fragment itself. What is known of the
+ * outer datagram counts first, and where the packet goes is remembered for both.
  *
  * The includer defines before: struct pk_fragment_memory, and
  *   struct pk_fragment_entry *pk_fragment_find(memory, const struct pk_fragment_key *key);
@@ -16,40 +19,54 @@
 #include "packet/fragment.h"
 #include "packet/parse.h"
 
+/* Is it known where the datagram goes? A first fragment follows only what came before it. */
+PK_INLINE struct pk_fragment_entry *pk_fragment_known(struct pk_fragment_memory *memory,
+                                                      const struct pk_fragment_header *header,
+                                                      __u64 now)
+{
+    struct pk_fragment_entry *entry = pk_fragment_find(memory, &header->key);
+    if (entry && now - entry->time < PK_FRAGMENT_NSEC &&
+        (header->place == PK_FRAGMENT_LATER || entry->orphan))
+        return entry;
+    return 0;
+}
+
 /* Returns the reason (enum pk_reason). *ret_hash counts unless pk_reason_is_first_lane(). */
 PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow *flow, __u64 seed,
                          __u32 *ret_hash)
 {
-    if (pk_reason_is_first_lane(flow->reason)) {
+    __u8 reason = flow->reason;
+    if (pk_reason_is_first_lane(reason)) {
         *ret_hash = 0;
-        return flow->reason;
+        return reason;
     }
     __u32 hash = pk_flow_hash(flow, seed);
     *ret_hash = hash;
-    if (flow->fragment == PK_FRAGMENT_NONE)
-        return flow->reason;
-    /* A quoted packet tells about a datagram, but is none: nothing is remembered from it. */
-    if (flow->quoted && flow->fragment == PK_FRAGMENT_FIRST)
-        return flow->reason;
+    if (flow->fragments == 0)
+        return reason;
 
-    struct pk_fragment_key key = { .src = { flow->src[0], flow->src[1] },
-                                   .dst = { flow->dst[0], flow->dst[1] },
-                                   .id = flow->fragment_id,
-                                   .proto = flow->fragment_proto };
+    const struct pk_fragment_header *outer = &flow->fragment[0];
+    const struct pk_fragment_header *inner = flow->fragments > 1 ? &flow->fragment[1] : 0;
     __u64 now = pk_fragment_now(memory);
-    struct pk_fragment_entry *known = pk_fragment_find(memory, &key);
-    if (known && now - known->time < PK_FRAGMENT_NSEC &&
-        (flow->fragment == PK_FRAGMENT_LATER || known->orphan)) {
-        *ret_hash = known->hash;
-        return known->orphan ? PK_REASON_FRAGMENT_UNKNOWN : flow->reason;
+    struct pk_fragment_entry *outer_known = pk_fragment_known(memory, outer, now);
+    struct pk_fragment_entry *inner_known = inner ? pk_fragment_known(memory, inner, now) : 0;
+    struct pk_fragment_entry *known = outer_known ? outer_known : inner_known;
+    if (known) {
+        hash = known->hash;
+        if (known->orphan)
+            reason = PK_REASON_FRAGMENT_UNKNOWN;
+    } else if (outer->place == PK_FRAGMENT_LATER || (inner && inner->place == PK_FRAGMENT_LATER)) {
+        reason = PK_REASON_FRAGMENT_UNKNOWN;
     }
-    if (!flow->quoted) {
-        struct pk_fragment_entry entry = { .time = now,
-                                           .hash = hash,
-                                           .orphan = flow->fragment == PK_FRAGMENT_LATER };
-        pk_fragment_store(memory, &key, &entry);
-    }
-    return flow->fragment == PK_FRAGMENT_LATER ? PK_REASON_FRAGMENT_UNKNOWN : flow->reason;
+    *ret_hash = hash;
+    struct pk_fragment_entry entry = { .time = now,
+                                       .hash = hash,
+                                       .orphan = reason == PK_REASON_FRAGMENT_UNKNOWN };
+    if (!outer_known && !outer->quoted)
+        pk_fragment_store(memory, &outer->key, &entry);
+    if (inner && !inner_known && !inner->quoted)
+        pk_fragment_store(memory, &inner->key, &entry);
+    return reason;
 }
 
 #endif

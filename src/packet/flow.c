@@ -73,22 +73,28 @@ void pk_fragment_memory_free(struct pk_fragment_memory *memory)
     pk_free(memory);
 }
 
+static void parse(struct pk_parser *parser, const void *frame, size_t len)
+{
+    size_t part = PK_MIN(len, PK_PARSE_WINDOW);
+    memset(parser, 0, sizeof *parser);
+    if (part > 0)
+        memcpy(parser->window, frame, part);
+    pk_parse(parser, (uint32_t)PK_MIN(len, UINT32_MAX / 2));
+}
+
 void pk_flow_parse(const void *frame, size_t len, struct pk_flow *ret_flow)
 {
-    struct pk_window window;
-    size_t part = PK_MIN(len, PK_PARSE_WINDOW);
-    memset(&window, 0, sizeof window);
-    if (part > 0)
-        memcpy(window.data, frame, part);
-    pk_parse(&window, (uint32_t)PK_MIN(len, UINT32_MAX / 2), ret_flow);
+    struct pk_parser parser;
+    parse(&parser, frame, len);
+    *ret_flow = parser.flow;
 }
 
 unsigned pk_flow_decide_slow(struct pk_fragment_memory *memory, const void *frame, size_t len,
                              uint64_t seed, uint32_t *ret_hash)
 {
-    struct pk_flow flow;
-    pk_flow_parse(frame, len, &flow);
-    return pk_decide(memory, &flow, seed, ret_hash);
+    struct pk_parser parser;
+    parse(&parser, frame, len);
+    return pk_decide(memory, &parser.flow, seed, ret_hash);
 }
 
 unsigned pk_flow_decide(struct pk_fragment_memory *memory, const void *frame, size_t len,

@@ -11,16 +11,18 @@
 #define PK_REASONS(X)                                                                              \
     X(NONE,             "",                 "parsed whole: both ends' addresses and ports")         \
     X(NON_IP,           "non-ip",           "neither IPv4 nor IPv6: the group's first lane")        \
-    X(VLAN_DEPTH,       "vlan-depth",       "more than two VLAN tags: the group's first lane")      \
-    X(ENCAPSULATED,     "encapsulated",     "MPLS, PPPoE and the like: the group's first lane")     \
+    X(VLAN_DEPTH,       "vlan-depth",       "more than three VLAN tags: the group's first lane")    \
+    X(ENCAPSULATED,     "encapsulated",     "PPP control, MACsec and the like: the first lane")     \
     X(BAD_HEADER,       "bad-header",       "a header contradicts itself: the group's first lane")  \
     X(TRUNCATED,        "truncated",        "ends within its headers: the group's first lane")      \
     X(TOO_DEEP,         "too-deep",         "too many or too long headers: the group's first lane") \
-    X(TUNNEL,           "tunnel",           "a known tunnel: by its outer address pair")            \
+    X(TUNNEL,           "tunnel",           "a tunnel with no IP inside: by the tunnel's addresses") \
     X(OTHER_PROTOCOL,   "other-protocol",   "a protocol without ports: by address pair")            \
     X(FRAGMENT_UNKNOWN, "fragment-unknown", "a fragment before its first one: by address pair")     \
     X(NO_LANE,          "no-lane",          "the group has no lane: dropped")                       \
-    X(NOT_SENT,         "not-sent",         "the redirect failed: dropped")
+    X(NOT_SENT,         "not-sent",         "the redirect failed: dropped")                         \
+    X(TUNNEL_BAD,       "tunnel-malformed", "cut or contradictory inside: by the tunnel's addresses") \
+    X(TUNNEL_DEEP,      "tunnel-too-deep",  "too many or too long headers: by the tunnel's addresses")
 /* clang-format on */
 
 enum pk_reason {

@@ -24,7 +24,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct pk_flow flow;
     pk_flow_parse(data, size, &flow);
     FUZZ_CHECK(flow.family == 0 || flow.family == 4 || flow.family == 6);
-    FUZZ_CHECK(flow.fragment <= PK_FRAGMENT_LATER);
+    FUZZ_CHECK(flow.fragments <= PK_PARSE_FRAGMENTS);
+    for (unsigned i = 0; i < flow.fragments; i++) {
+        FUZZ_CHECK(flow.fragment[i].place == PK_FRAGMENT_FIRST ||
+                   flow.fragment[i].place == PK_FRAGMENT_LATER);
+        FUZZ_CHECK(flow.fragment[i].place == PK_FRAGMENT_FIRST || i + 1u == flow.fragments);
+    }
     if (!pk_reason_is_first_lane(flow.reason)) {
         /* The other direction is the same flow. */
         struct pk_flow back = flow;

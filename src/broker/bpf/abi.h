@@ -14,7 +14,7 @@
 #include "packet/reason.h"
 
 #define PK_BROKER_MAGIC 0x706b6272u /* "pkbr" */
-#define PK_BROKER_ABI   1u
+#define PK_BROKER_ABI   2u
 
 #define PK_TAPS_MAX    64u
 #define PK_GROUPS_MAX  64u

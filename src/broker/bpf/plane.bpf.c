@@ -103,13 +103,15 @@ struct {
     __type(value, struct pk_lane_counters);
 } pk_lane_counts SEC(".maps");
 
-/* The start of the packet, for the parser: bounds in it are easier to prove than in the packet. */
+/* The parser with a copy of the packet's start: bounds in it are easier to prove than in the
+ * packet.
+ */
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
-    __type(value, struct pk_window);
-} pk_windows SEC(".maps");
+    __type(value, struct pk_parser);
+} pk_parsers SEC(".maps");
 
 struct pk_fragment_memory;
 
@@ -172,19 +174,18 @@ static __always_inline int copy_start(const __u8 *data, const __u8 *end, __u32 s
 static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 *ret_hash)
 {
     __u32 zero = 0, part = size;
-    struct pk_window *window = bpf_map_lookup_elem(&pk_windows, &zero);
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
     *ret_hash = 0;
-    if (!window)
+    if (!parser)
         return PK_REASON_TRUNCATED;
     if (part > PK_PARSE_WINDOW)
         part = PK_PARSE_WINDOW;
     if (!copy_start((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, part,
-                    window->data) &&
-        (part < 1 || bpf_xdp_load_bytes(ctx, 0, window->data, part) < 0))
+                    parser->window) &&
+        (part < 1 || bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0))
         return PK_REASON_TRUNCATED;
-    struct pk_flow flow;
-    pk_parse(window, size, &flow);
-    return pk_decide(0, &flow, seed, ret_hash);
+    pk_parse(parser, size);
+    return pk_decide(0, &parser->flow, seed, ret_hash);
 }
 
 static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 *ret_hash)

@@ -378,10 +378,10 @@ static void what_has_no_flow_goes_to_the_first_lane(void **state)
     struct plane plane;
     plane_up(&plane, 4, 1500);
     uint8_t arp[60] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x06 };
-    uint8_t mpls[60] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0x47 };
+    uint8_t macsec[60] = { 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xe5 };
     for (unsigned i = 0; i < 10; i++) {
         assert_int_equal(net_send(plane.sender, arp, sizeof arp), 0);
-        assert_int_equal(net_send(plane.sender, mpls, sizeof mpls), 0);
+        assert_int_equal(net_send(plane.sender, macsec, sizeof macsec), 0);
     }
     assert_int_equal(net_receive(plane.readers[0], 100, NULL), 20);
     assert_int_equal(net_count(plane.broker, "taps", "f/t", "non-ip"), 10);

@@ -3,8 +3,10 @@
 #include "pk_test.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "encap.h"
 #include "frames.h"
 #include "packet/flow.h"
 #include "packet/parse.h"
@@ -71,6 +73,99 @@ static void flows_stay_whole(void **state)
     }
 }
 
+static unsigned too_deep;
+
+static void must_be(unsigned flow, unsigned kind, unsigned depth, const char *what,
+                    const uint8_t *frame, size_t len, uint32_t want)
+{
+    uint32_t got = 0;
+    unsigned reason = decide(frame, len, &got);
+    if (reason == PK_REASON_NONE && got == want)
+        return;
+    /* Three encapsulations may have more headers than are followed. */
+    if (depth > 2 && reason == PK_REASON_TUNNEL_DEEP) {
+        too_deep++;
+        return;
+    }
+    dump(frame, len);
+    fail_msg("flow %u in %u encapsulations, outermost %s, %s: \"%s\"", flow, depth,
+             encap_name((enum encap)kind), what, pk_reason_name(reason));
+}
+
+/* In every encapsulation, and in others put around it, whole, as fragments and in fragments: both
+ * directions go by the innermost flow. PICKET_TEST_FLOWS sets how many flows. */
+static void innermost_flows_stay_whole(void **state)
+{
+    (void)state;
+    const char *count = getenv("PICKET_TEST_FLOWS");
+    unsigned flows = count != NULL ? (unsigned)strtoul(count, NULL, 10) : 6000;
+    struct frames_rng rng = { 7 };
+    unsigned done[ENCAP_COUNT] = { 0 };
+    uint32_t id = 0;
+    for (unsigned i = 0; i < flows; i++) {
+        struct frames_flow flow;
+        uint8_t bare[FRAMES_ROOM];
+        uint32_t want = 0;
+        frames_flow_random(&rng, i % 8 == 0, &flow);
+        size_t bare_len = frames_make(&rng, &flow, FRAMES_PLAIN, false, 0, bare);
+        assert_int_equal(decide(bare, bare_len, &want), PK_REASON_NONE);
+        for (unsigned kind = 0; kind < ENCAP_COUNT; kind++) {
+            for (unsigned reverse = 0; reverse < 2; reverse++) {
+                static uint8_t one[ENCAP_ROOM], other[ENCAP_ROOM], later[ENCAP_ROOM];
+                static const enum frames_kind kinds[] = { FRAMES_WHOLE, FRAMES_ICMP_ERR,
+                                                          FRAMES_FIRST, FRAMES_LATER };
+                struct encap_outer outer = { 0 };
+                unsigned inner = frames_below(&rng, 4);
+                /* Some encapsulations take no tags, which the others may make. */
+                bool plain = frames_below(&rng, 2) != 0;
+                if (inner == 3) { /* its first fragment comes by another way */
+                    bare_len = frames_make(&rng, &flow, FRAMES_FIRST, reverse, ++id, bare);
+                    must_be(i, kind, 0, "first fragment", bare, bare_len, want);
+                } else {
+                    id++;
+                }
+                bare_len =
+                    frames_make(&rng, &flow, plain && inner == 0 ? FRAMES_PLAIN : kinds[inner],
+                                reverse, id, bare);
+                /* Something may be between, at times more. */
+                memcpy(one, bare, bare_len);
+                size_t len = bare_len;
+                unsigned depth = 1;
+                for (unsigned n = frames_below(&rng, inner == 1 ? 2 : 3); n > 0; n--) {
+                    frames_flow_random(&rng, false, &outer.ends);
+                    size_t more = encap_wrap(&rng, (enum encap)frames_below(&rng, ENCAP_COUNT),
+                                             &outer, one, len, other);
+                    if (more == 0)
+                        continue;
+                    memcpy(one, other, more);
+                    len = more;
+                    depth++;
+                }
+                if (len > 350) /* the outermost may make it deeper than the window */
+                    continue;
+                frames_flow_random(&rng, false, &outer.ends);
+                outer.id = ++id;
+                outer.fragment =
+                    inner < 2 && encap_is_tunnel((enum encap)kind) && frames_below(&rng, 2);
+                size_t more = encap_wrap(&rng, (enum encap)kind, &outer, one, len, other);
+                if (more == 0)
+                    continue;
+                must_be(i, kind, depth, outer.fragment ? "in fragments" : "whole", other, more,
+                        want);
+                done[kind]++;
+                if (outer.fragment) {
+                    len = encap_later(&rng, &outer, other, later);
+                    must_be(i, kind, depth, "later fragment", later, len, want);
+                }
+            }
+        }
+    }
+    assert_true(too_deep < flows / 100);
+    for (unsigned kind = 0; kind < ENCAP_COUNT; kind++)
+        if (done[kind] < flows / 8)
+            fail_msg("%s was tested only %u times", encap_name((enum encap)kind), done[kind]);
+}
+
 /* The fast path says what the whole parser says, on good and on bent frames. */
 static void fast_path_agrees(void **state)
 {
@@ -81,13 +176,8 @@ static void fast_path_agrees(void **state)
     struct pk_fragment_memory *other = pk_fragment_memory_new();
     unsigned seen[PK_REASON_COUNT] = { 0 };
     for (unsigned i = 0; i < FRAMES; i++) {
-        uint8_t frame[FRAMES_ROOM];
-        struct frames_flow flow;
-        frames_flow_random(&rng, i % 8 == 0, &flow);
-        size_t len = frames_make(&rng, &flow, (enum frames_kind)frames_below(&rng, 5), false,
-                                 frames_below(&rng, 100), frame);
-        if (i % 4 != 0)
-            len = frames_mutate(&rng, frame, len);
+        uint8_t frame[ENCAP_ROOM];
+        size_t len = encap_any(&rng, frame);
         uint32_t fast = 0, slow = 0;
         unsigned reason = decide(frame, len, &fast);
         unsigned slow_reason = pk_flow_decide_slow(other, frame, len, SEED, &slow);
@@ -97,8 +187,9 @@ static void fast_path_agrees(void **state)
         }
         seen[reason]++;
     }
-    for (unsigned i = 0; i < PK_REASON_NO_LANE; i++)
-        if (seen[i] == 0 && i != PK_REASON_ENCAPSULATED && i != PK_REASON_TOO_DEEP)
+    for (unsigned i = 0; i < PK_REASON_COUNT; i++)
+        if (seen[i] == 0 && i != PK_REASON_TOO_DEEP && i != PK_REASON_NO_LANE &&
+            i != PK_REASON_NOT_SENT)
             fail_msg("no frame gave the reason \"%s\"", pk_reason_name(i));
 }
 
@@ -161,43 +252,77 @@ static size_t udp4(uint8_t *frame, uint16_t sport, uint16_t dport)
     return 60;
 }
 
+/* What does not hold what its port or protocol promises goes by its address pair, in both
+ * directions and in fragments too. */
 static void tunnels_go_by_their_ends(void **state)
 {
     (void)state;
     uint8_t frame[FRAMES_ROOM];
     uint32_t pair = 0, got = 0;
     size_t len = udp4(frame, 1000, 2000);
-    frame[23] = 50; /* ESP */
+    frame[23] = 89; /* OSPF */
     assert_int_equal(decide(frame, len, &pair), PK_REASON_OTHER_PROTOCOL);
-    static const uint16_t ports[] = { 4789, 8472, 6081, 2152, 3544, 4790, 1701, 6635 };
+    static const struct {
+        uint16_t port;
+        unsigned reason;
+    } ports[] = { { 4789, PK_REASON_TUNNEL_BAD }, { 8472, PK_REASON_TUNNEL_BAD },
+                  { 6081, PK_REASON_TUNNEL },     { 2152, PK_REASON_TUNNEL_BAD },
+                  { 3544, PK_REASON_TUNNEL_BAD }, { 4790, PK_REASON_TUNNEL_BAD },
+                  { 1701, PK_REASON_TUNNEL },     { 6635, PK_REASON_TUNNEL_BAD } };
     for (size_t i = 0; i < PK_ARRAY_SIZE(ports); i++) {
-        len = udp4(frame, (uint16_t)(20000 + i), ports[i]);
-        assert_int_equal(decide(frame, len, &got), PK_REASON_TUNNEL);
-        assert_int_equal(got, pair);
-        len = udp4(frame, ports[i], (uint16_t)(20000 + i));
-        assert_int_equal(decide(frame, len, &got), PK_REASON_TUNNEL);
-        assert_int_equal(got, pair);
+        unsigned reason = ports[i].reason;
+        for (unsigned k = 0; k < 4; k++) {
+            len = udp4(frame, (uint16_t)(20000 + i), ports[i].port);
+            if (k % 2 != 0)
+                len = udp4(frame, ports[i].port, (uint16_t)(20000 + i));
+            if (k > 1) { /* a first fragment, then a later one */
+                frame[19] = (uint8_t)(i + 100 * (k - 1));
+                frame[20] = 0x20;
+            }
+            assert_int_equal(decide(frame, len, &got), reason);
+            assert_int_equal(got, pair);
+            if (k > 1) {
+                frame[20] = 0;
+                frame[21] = 100;
+                assert_int_equal(decide(frame, len, &got), PK_REASON_NONE);
+                assert_int_equal(got, pair);
+            }
+        }
+        len = udp4(frame, (uint16_t)(20000 + i), ports[i].port);
         frame[23] = 6; /* the port means nothing in TCP */
         assert_int_equal(decide(frame, len, &got), PK_REASON_NONE);
         assert_int_not_equal(got, pair);
-        /* A tunnel's packet in fragments, in either order. */
-        len = udp4(frame, 20000, ports[i]);
-        frame[19] = (uint8_t)(i + 100);
-        frame[20] = 0x20;
-        assert_int_equal(decide(frame, len, &got), PK_REASON_TUNNEL);
-        assert_int_equal(got, pair);
-        frame[20] = 0;
-        frame[21] = 100;
-        decide(frame, len, &got);
-        assert_int_equal(got, pair);
     }
-    static const uint8_t protos[] = { 4, 41, 47, 94, 97, 115, 137 };
+    static const struct {
+        uint8_t number;
+        unsigned reason;
+    } protos[] = { { 4, PK_REASON_TUNNEL_BAD }, { 41, PK_REASON_TUNNEL_BAD },
+                   { 47, PK_REASON_TUNNEL },    { 94, PK_REASON_TUNNEL },
+                   { 97, PK_REASON_TUNNEL },    { 115, PK_REASON_TUNNEL },
+                   { 137, PK_REASON_TUNNEL } };
     for (size_t i = 0; i < PK_ARRAY_SIZE(protos); i++) {
-        len = udp4(frame, (uint16_t)i, 2000);
-        frame[23] = protos[i];
-        assert_int_equal(decide(frame, len, &got), PK_REASON_TUNNEL);
+        len = udp4(frame, 0, 2000);
+        frame[23] = protos[i].number;
+        assert_int_equal(decide(frame, len, &got), protos[i].reason);
         assert_int_equal(got, pair);
     }
+}
+
+/* ESP has no ports, but an SPI: one security association is one flow. */
+static void esp_goes_by_spi(void **state)
+{
+    (void)state;
+    uint8_t frame[FRAMES_ROOM];
+    uint32_t one, same, other;
+    size_t len = udp4(frame, 0x1234, 0x5678);
+    frame[23] = 50;
+    assert_int_equal(decide(frame, len, &one), PK_REASON_NONE);
+    frame[40] = 9;
+    assert_int_equal(decide(frame, len, &same), PK_REASON_NONE);
+    assert_int_equal(one, same);
+    frame[34] = 9;
+    assert_int_equal(decide(frame, len, &other), PK_REASON_NONE);
+    assert_int_not_equal(one, other);
 }
 
 /* Later fragments before the first: counted, and the datagram still goes whole to one place. */
@@ -239,7 +364,8 @@ static void reasons(void **state)
         uint16_t type;
         unsigned reason;
     } types[] = { { 0x0806, PK_REASON_NON_IP },       { 0x88cc, PK_REASON_NON_IP },
-                  { 0x8847, PK_REASON_ENCAPSULATED }, { 0x8864, PK_REASON_ENCAPSULATED },
+                  { 0x88e5, PK_REASON_ENCAPSULATED }, { 0x8863, PK_REASON_ENCAPSULATED },
+                  { 0x8847, PK_REASON_TRUNCATED },    { 0x8864, PK_REASON_BAD_HEADER },
                   { 100, PK_REASON_NON_IP },          { 0x0800, PK_REASON_BAD_HEADER },
                   { 0x86dd, PK_REASON_BAD_HEADER },   { 0x8100, PK_REASON_NON_IP } };
     for (size_t i = 0; i < PK_ARRAY_SIZE(types); i++) {
@@ -249,8 +375,8 @@ static void reasons(void **state)
     }
     for (size_t len = 0; len < 14; len++)
         assert_int_equal(decide(frame, len, &hash), PK_REASON_TRUNCATED);
-    /* Three tags. */
-    memcpy(frame + 12, "\x88\xa8\0\1\x81\0\0\2\x81\0\0\3\x08\0", 14);
+    /* Four tags. */
+    memcpy(frame + 12, "\x88\xa8\0\1\x81\0\0\2\x81\0\0\2\x81\0\0\3\x08\0", 18);
     assert_int_equal(decide(frame, 60, &hash), PK_REASON_VLAN_DEPTH);
     /* Cut within headers, and at the last byte that is needed. */
     size_t len = udp4(frame, 1, 2);
@@ -271,7 +397,7 @@ static void reasons(void **state)
     deep[14] = 0x60;
     deep[18] = 4;
     deep[20] = 60;
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < PK_PARSE_HEADERS; i++)
         deep[54 + 8 * i] = 60;
     assert_int_equal(decide(deep, 1000, &hash), PK_REASON_TOO_DEEP);
     deep[54] = 6;
@@ -299,10 +425,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(flows_stay_whole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(innermost_flows_stay_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(fast_path_agrees, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hash_spreads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(hash_cannot_be_lined_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tunnels_go_by_their_ends, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(esp_goes_by_spi, set_up, tear_down),
         cmocka_unit_test_setup_teardown(fragments_out_of_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(reasons, set_up, tear_down),
     };

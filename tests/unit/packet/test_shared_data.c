@@ -52,15 +52,36 @@ static void baseline(void **state)
     }
 }
 
-/* ---- captures: tshark's conversations against our flows ---- */
+/* ---- captures: tshark's innermost conversations against our flows ---- */
 
 #define FRAMES_MAX  20000
 #define STREAMS_MAX 40000
+#define PAIRS_MAX   4000
 #define FIRST_LANE  (UINT64_C(1) << 32)
+
+enum layer { TCP, UDP, SCTP, ICMP, IP, OTHER };
+enum field {
+    NUMBER,
+    PROTOCOLS,
+    STREAM_TCP,
+    STREAM_UDP,
+    STREAM_SCTP,
+    SRC4,
+    DST4,
+    SRC6,
+    DST6,
+    REASSEMBLED4,
+    REASSEMBLED6,
+    FIELDS
+};
 
 static uint64_t places[FRAMES_MAX + 1];  /* by frame number: the hash, or the first lane */
 static uint64_t streams[3][STREAMS_MAX]; /* where a stream's first packet went, plus 1 */
-static unsigned checked_files, checked_streams;
+static struct {
+    char ends[128];
+    uint64_t place;
+} pairs[PAIRS_MAX];
+static unsigned pair_count, checked_files, checked_streams, checked_inner;
 
 static unsigned read_places(const char *path)
 {
@@ -82,35 +103,82 @@ static unsigned read_places(const char *path)
     return count;
 }
 
+static uint64_t *pair_place(const char *one, const char *other)
+{
+    char ends[sizeof pairs[0].ends];
+    bool turned = strcmp(one, other) > 0;
+    snprintf(ends, sizeof ends, "%s %s", turned ? other : one, turned ? one : other);
+    for (unsigned i = 0; i < pair_count; i++)
+        if (strcmp(pairs[i].ends, ends) == 0)
+            return &pairs[i].place;
+    assert_true(pair_count < PAIRS_MAX);
+    memcpy(pairs[pair_count].ends, ends, sizeof ends);
+    pairs[pair_count].place = 0;
+    return &pairs[pair_count++].place;
+}
+
+static const char *last_of(char *list)
+{
+    char *comma = list != NULL ? strrchr(list, ',') : NULL;
+    return comma != NULL ? comma + 1 : list;
+}
+
 static void check_line(const char *path, char *line, unsigned frames)
 {
-    char *fields[6] = { NULL }, *rest = line;
-    for (unsigned i = 0; i < 6; i++)
+    static const char *const tunnels[] = { "gre", "vxlan", "geneve", "gtp", "teredo", "mpls" };
+    char *fields[FIELDS] = { NULL }, *rest = line;
+    for (unsigned i = 0; i < FIELDS; i++)
         fields[i] = strsep(&rest, ";");
-    unsigned long number = strtoul(fields[0], NULL, 10);
+    unsigned long number = strtoul(fields[NUMBER], NULL, 10);
     if (number == 0 || number > frames)
         return;
-    for (unsigned kind = 0; kind < 3; kind++) {
-        char *list = fields[1 + kind], *one;
-        while (list != NULL && (one = strsep(&list, ",")) != NULL) {
-            if (*one == '\0')
-                continue;
-            unsigned long stream = strtoul(one, NULL, 10);
-            if (kind == 2 && stream == 65535)
-                continue; /* tshark could not tell */
-            assert_true(stream < STREAMS_MAX);
-            uint64_t *place = &streams[kind][stream];
-            checked_streams += *place == 0;
-            if (*place != 0 && *place != places[number] + 1)
-                fail_msg("%s: frame %lu is split off from its %s stream %lu", path, number,
-                         kind == 0   ? "TCP"
-                         : kind == 1 ? "UDP"
-                                     : "SCTP",
-                         stream);
-            *place = places[number] + 1;
+
+    /* What tshark found innermost. */
+    enum layer last = OTHER;
+    unsigned ips = 0;
+    bool is_6 = false;
+    char *name, *names = fields[PROTOCOLS];
+    while ((name = strsep(&names, ":")) != NULL) {
+        if (strcmp(name, "ip") == 0 || strcmp(name, "ipv6") == 0) {
+            last = IP;
+            is_6 = name[2] == 'v';
+            ips++;
+        } else if (strcmp(name, "tcp") == 0) {
+            last = TCP;
+        } else if (strcmp(name, "udp") == 0) {
+            last = UDP;
+        } else if (strcmp(name, "sctp") == 0) {
+            last = SCTP;
+        } else if (strcmp(name, "icmp") == 0 || strcmp(name, "icmpv6") == 0) {
+            last = ICMP;
         }
+        for (size_t i = 0; i < PK_ARRAY_SIZE(tunnels); i++)
+            if (strcmp(name, tunnels[i]) == 0)
+                last = OTHER;
     }
-    for (unsigned i = 4; i < 6; i++) {
+    uint64_t *place = NULL;
+    const char *what = "";
+    if (last <= SCTP) {
+        static const char *const kinds[] = { "TCP stream", "UDP stream", "SCTP association" };
+        unsigned long stream = strtoul(last_of(fields[STREAM_TCP + last]), NULL, 10);
+        what = kinds[last];
+        if (last != SCTP || stream != 65535) { /* which it could not tell */
+            assert_true(stream < STREAMS_MAX);
+            place = &streams[last][stream];
+        }
+    } else if (last == ICMP) {
+        what = "ICMP conversation";
+        place =
+            pair_place(last_of(fields[is_6 ? SRC6 : SRC4]), last_of(fields[is_6 ? DST6 : DST4]));
+    }
+    if (place != NULL) {
+        checked_streams += *place == 0;
+        checked_inner += ips > 1;
+        if (*place != 0 && *place != places[number] + 1)
+            fail_msg("%s: frame %lu is split off from its innermost %s", path, number, what);
+        *place = places[number] + 1;
+    }
+    for (unsigned i = REASSEMBLED4; i <= REASSEMBLED6; i++) {
         unsigned long whole = fields[i] != NULL ? strtoul(fields[i], NULL, 10) : 0;
         if (whole > 0 && whole <= frames && places[whole] != places[number])
             fail_msg("%s: fragment %lu is split off from %lu", path, number, whole);
@@ -125,18 +193,14 @@ static int check_capture(const char *path, const struct stat *info, int type, st
     if (type != FTW_F || len < 5 || strcmp(path + len - 5, ".pcap") != 0)
         return 0;
     unsigned frames = read_places(path);
-    const char *argv[] = { "tshark", "-n",
-                           "-r",     path,
-                           "-T",     "fields",
-                           "-E",     "separator=;",
-                           "-E",     "occurrence=a",
-                           "-e",     "frame.number",
-                           "-e",     "tcp.stream",
-                           "-e",     "udp.stream",
-                           "-e",     "sctp.assoc_index",
-                           "-e",     "ip.reassembled_in",
-                           "-e",     "ipv6.reassembled.in",
-                           NULL };
+    /* clang-format off */
+    const char *argv[] = {
+        "tshark", "-n", "-r", path, "-T", "fields", "-E", "separator=;", "-E", "occurrence=a",
+        "-e", "frame.number", "-e", "frame.protocols", "-e", "tcp.stream", "-e", "udp.stream",
+        "-e", "sctp.assoc_index", "-e", "ip.src", "-e", "ip.dst", "-e", "ipv6.src",
+        "-e", "ipv6.dst", "-e", "ip.reassembled_in", "-e", "ipv6.reassembled.in", NULL,
+    };
+    /* clang-format on */
     struct pk_buf out = PK_BUF_INIT(16 << 20);
     int status = 0;
     struct pk_error err = { 0 };
@@ -144,6 +208,7 @@ static int check_capture(const char *path, const struct stat *info, int type, st
                     &status, &err) < 0)
         fail_msg("%s", err.msg);
     memset(streams, 0, sizeof streams);
+    pair_count = 0;
     char *text = pk_buf_take(&out), *rest = text, *line;
     while (rest != NULL && (line = strsep(&rest, "\n")) != NULL)
         if (*line != '\0')
@@ -163,8 +228,9 @@ static void captures_stay_whole(void **state)
                  getenv("PICKET_SOURCE") ? getenv("PICKET_SOURCE") : ".", folders[i]);
         assert_int_equal(nftw(path, check_capture, 16, FTW_PHYS), 0);
     }
-    print_message("# %u captures, %u streams\n", checked_files, checked_streams);
-    assert_true(checked_files > 0 && checked_streams > 0);
+    print_message("# %u captures, %u conversations, %u packets in tunnels or quoted\n",
+                  checked_files, checked_streams, checked_inner);
+    assert_true(checked_files > 0 && checked_streams > 0 && checked_inner > 0);
 }
 
 int main(void)
