@@ -14,6 +14,7 @@
 
 #include "base/common.h"
 #include "base/error.h"
+#include "packet/hash.h"
 
 #define PK_SLOT_COUNT  65537u /* prime, as Maglev asks (Eisenbud et al., NSDI 2016, section 3.4) */
 #define PK_SLOT_RANGES 64u    /* counters are kept per range of slots */
@@ -56,9 +57,10 @@ struct pk_broker_share {
     unsigned lane;   /* index in the group; the lane was added before */
     unsigned weight; /* 1.. ; 0 = gets no slots */
 };
-/* Builds the slot table (Maglev) and swaps it in at once; lanes that stay keep their slots as far
- * as the shares allow. What cannot be parsed goes to the lane with the lowest index. */
-int pk_broker_group_set(struct pk_broker *broker, const char *key,
+/* Builds the slot table (Maglev) and swaps it in at once, with what is hashed for it; lanes that
+ * stay keep their slots as far as the shares allow. What cannot be parsed goes to the lane with the
+ * lowest index. */
+int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
                         const struct pk_broker_share *shares, size_t count, struct pk_error *err);
 int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
 

@@ -66,7 +66,7 @@ static int lane_of(struct pk_broker *broker, const char *group_key, unsigned ind
     return PK_FIND(broker->lanes, key);
 }
 
-int pk_broker_group_set(struct pk_broker *broker, const char *key,
+int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
                         const struct pk_broker_share *shares, size_t count, struct pk_error *err)
 {
     uint32_t id;
@@ -108,6 +108,7 @@ int pk_broker_group_set(struct pk_broker *broker, const char *key,
         slots->lane[i] =
             slots->lane[i] == PK_MAGLEV_EMPTY ? (uint16_t)PK_NO_LANE : numbers[slots->lane[i]];
     slots->lane[PK_HASH_SLOTS] = first;
+    slots->mode = mode;
     if (!is_new && broker->tables[id] != NULL &&
         memcmp(broker->tables[id], slots, sizeof *slots) == 0)
         return 0;
@@ -193,7 +194,9 @@ int pk_broker_decide(struct pk_broker *broker, const char *group_key, const void
     if (group < 0 || broker->tables[group] == NULL)
         return no_group(group_key, err);
     uint32_t hash = 0;
-    unsigned reason = pk_flow_decide(broker->fragments, frame, len, broker->seed, &hash);
+    unsigned reason =
+        pk_flow_decide(broker->fragments, frame, len,
+                       (enum pk_hash_mode)broker->tables[group]->mode, broker->seed, &hash);
     uint32_t slot = pk_reason_is_first_lane(reason) ? PK_HASH_SLOTS : pk_hash_slot(hash);
     uint16_t lane = broker->tables[group]->lane[slot];
     if (lane == PK_NO_LANE)

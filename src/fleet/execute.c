@@ -323,14 +323,15 @@ static int do_group(struct pk_manager *manager, const struct pk_fleet *fleet,
                                    "/v1/fleets/%s/groups/%s", fleet->name,
                                    observed->groups[step->index].name);
     const struct pk_desired *desired = fleet->desired;
-    const char *group = desired->groups.list[step->index];
+    const char *group = desired->groups[step->index].name;
     PK_JSON lanes = json_array();
     for (size_t i = 0; i < desired->lane_count && lanes != NULL; i++)
         if (strcmp(desired->lanes[i].group, group) == 0)
             (void)json_array_append_new(
                 lanes,
                 json_pack("{s:I,s:i}", "index", (json_int_t)desired->lanes[i].index, "weight", 1));
-    json_t *body = json_pack("{s:O}", "lanes", lanes);
+    json_t *body = json_pack("{s:O,s:s}", "lanes", lanes, "hash",
+                             pk_group_hash_name(desired->groups[step->index].hash));
     if (body == NULL)
         return pk_no_memory(err);
     return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,

@@ -501,7 +501,8 @@ static int observe_groups(const json_t *plane, const char *fleet, struct pk_obse
         struct pk_observed_group *group = &observed->groups[observed->group_count++];
         const char *name = pk_json_string_or(row, "name", "");
         group->name = pk_strdup(name);
-        if (group->name == NULL)
+        group->hash = pk_strdup(pk_json_string_or(row, "hash", "outer"));
+        if (group->name == NULL || group->hash == NULL)
             return PK_E_NOMEM;
         size_t l;
         json_t *lane;

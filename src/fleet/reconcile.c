@@ -270,14 +270,15 @@ static int known_keys(const struct pk_desired *desired, const struct pk_strv *un
         (void)snprintf(key, sizeof(key), "unit %s/%u/%s", unit->group, unit->lane, unit->tool);
         r = pk_strv_contains(unknown, key) ? 0 : pk_strv_add(keys, key);
     }
-    for (size_t i = 0; i < desired->groups.count && r >= 0; i++) {
-        const char *group = desired->groups.list[i];
+    for (size_t i = 0; i < desired->group_count && r >= 0; i++) {
+        const char *group = desired->groups[i].name;
         unsigned lanes = 0;
         for (size_t l = 0; l < desired->lane_count; l++)
             lanes += strcmp(desired->lanes[l].group, group) == 0;
         (void)snprintf(key, sizeof(key), "group %s", group);
-        r = pk_strv_contains(unknown, key) ? 0
-                                           : pk_strv_addf(keys, "group %s lanes %u", group, lanes);
+        bool is_unknown = pk_strv_contains(unknown, key);
+        pk_group_key(key, sizeof(key), group, lanes, desired->groups[i].hash);
+        r = is_unknown ? 0 : pk_strv_addf(keys, "group %s", key);
     }
     for (size_t i = 0; i < desired->tap_count && r >= 0; i++) {
         (void)snprintf(key, sizeof(key), "tap %s", desired->taps[i].name);

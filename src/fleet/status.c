@@ -144,13 +144,13 @@ static json_t *groups_json(struct report *report)
 {
     const struct pk_desired *desired = report->fleet->desired;
     json_t *groups = json_array();
-    for (size_t g = 0; desired != NULL && g < desired->groups.count; g++) {
+    for (size_t g = 0; desired != NULL && g < desired->group_count; g++) {
         json_t *lanes = json_array();
         for (size_t i = 0; i < desired->lane_count; i++)
-            if (strcmp(desired->lanes[i].group, desired->groups.list[g]) == 0)
+            if (strcmp(desired->lanes[i].group, desired->groups[g].name) == 0)
                 (void)json_array_append_new(lanes, lane_json(report, &desired->lanes[i]));
         (void)json_array_append_new(
-            groups, json_pack("{s:s,s:o}", "name", desired->groups.list[g], "lanes", lanes));
+            groups, json_pack("{s:s,s:o}", "name", desired->groups[g].name, "lanes", lanes));
     }
     return groups;
 }

@@ -15,6 +15,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "node/replay.h"
+#include "packet/flow.h"
 
 #define AREA "node"
 /* Bounds the time that hundreds of lanes take; few lanes are looked at each time. */
@@ -106,7 +107,8 @@ static int group_ensure(struct pk_agent *agent, struct pk_group *group, struct p
 {
     if (group->working)
         return 0;
-    int r = pk_broker_group_set(agent->broker, group->key, group->shares, group->share_count, err);
+    int r = pk_broker_group_set(agent->broker, group->key, group->hash, group->shares,
+                                group->share_count, err);
     group->working = r == 0;
     group->detail[0] = '\0';
     if (r < 0) {
@@ -339,7 +341,8 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         }
     }
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
-    if (old != NULL && old->working && old->share_count == group->share_count &&
+    if (old != NULL && old->working && old->hash == group->hash &&
+        old->share_count == group->share_count &&
         memcmp(old->shares, group->shares, group->share_count * sizeof(*group->shares)) == 0)
         return 0;
     if (old != NULL)
@@ -724,9 +727,11 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
         const json_t *of = counters_of(counters, "groups", group->key);
         json_t *ranges = json_object_get(of, "ranges");
         bad |= json_array_append_new(
-            groups, json_pack("{s:s,s:s,s:s,s:I,s:o}", "fleet", group->fleet, "name", group->name,
-                              "detail", group->detail, "generation", number(of, "generation"),
-                              "ranges", ranges != NULL ? json_incref(ranges) : json_array()));
+            groups,
+            json_pack("{s:s,s:s,s:s,s:s,s:I,s:o}", "fleet", group->fleet, "name", group->name,
+                      "detail", group->detail, "hash", pk_hash_mode_name(group->hash), "generation",
+                      number(of, "generation"), "ranges",
+                      ranges != NULL ? json_incref(ranges) : json_array()));
     }
     for (size_t i = 0; i < plane->lane_count; i++)
         bad |= json_array_append_new(

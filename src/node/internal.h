@@ -149,6 +149,7 @@ struct pk_group {
     char *fleet, *name, *key;
     struct pk_broker_share *shares;
     size_t share_count;
+    enum pk_hash_mode hash;
     bool working;
     char detail[200];
 };

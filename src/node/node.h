@@ -12,14 +12,14 @@
  *     {"taps":[{"fleet","name","kind","interface","group","mtu","mode":"native|generic|none",
  *               "state":"up|missing|detached","detail","packets","bytes","dropped","reasons":{},
  *               "replay":{..}|null}],
- *      "groups":[{"fleet","name","detail","generation","ranges":[..]}],
+ *      "groups":[{"fleet","name","detail","hash","generation","ranges":[..]}],
  *      "lanes":[{"fleet","group","index","netns","interface","mtu","state":"ready|unread|broken",
  *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}
  * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
- * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}]}
+ * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}],"hash":"outer|flow|addresses"}
  *     not-found while a lane is not there
  * DELETE /v1/fleets/{fleet}/groups/{group}   conflict while a tap sends to it
  * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0","group":"g"} or

@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "node/internal.h"
 #include "node/node.h"
+#include "packet/flow.h"
 
 #define PLANE_FILE_MAX (16u << 20)
 #define PLANE_VERSION  1
@@ -337,7 +338,7 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                    struct pk_group **ret_group, struct pk_error *err)
 {
-    static const char *const keys[] = { "lanes" };
+    static const char *const keys[] = { "lanes", "hash" };
     static const char *const lane_keys[] = { "index", "weight" };
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -376,7 +377,17 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
         (void)pk_fail(err, PK_E_INVALID, "group: no lane has a weight above 0");
         return pk_hint(err, "some lane must take the packets");
     }
-    return pk_group_new(fleet, name, shares, count, ret_group, err);
+    enum pk_hash_mode hash = PK_HASH_OUTER;
+    const json_t *named = json_object_get(body, "hash");
+    if (named != NULL &&
+        (!json_is_string(named) || !pk_hash_mode_parse(json_string_value(named), &hash))) {
+        (void)pk_fail(err, PK_E_INVALID, "group: 'hash' is not one of the ways to hash");
+        return pk_hint(err, "write \"outer\", \"flow\" or \"addresses\"");
+    }
+    r = pk_group_new(fleet, name, shares, count, ret_group, err);
+    if (r == 0)
+        (*ret_group)->hash = hash;
+    return r;
 }
 
 int pk_tap_parse(const char *tag, const char *fleet, const char *name, const json_t *body,
@@ -636,9 +647,11 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
     }
     for (size_t i = 0; i < plane->group_count; i++) {
         const struct pk_group *group = plane->groups[i];
-        bad |= json_array_append_new(groups, json_pack("{s:s,s:s,s:{s:o}}", "fleet", group->fleet,
-                                                       "name", group->name, "spec", "lanes",
-                                                       shares_to_json(group)));
+        bad |= json_array_append_new(
+            groups,
+            json_pack("{s:s,s:s,s:{s:o,s:s*}}", "fleet", group->fleet, "name", group->name, "spec",
+                      "lanes", shares_to_json(group), "hash",
+                      group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL));
     }
     for (size_t i = 0; i < plane->tap_count; i++)
         bad |= json_array_append_new(taps, tap_to_json(plane->taps[i]));

@@ -73,37 +73,55 @@ void pk_fragment_memory_free(struct pk_fragment_memory *memory)
     pk_free(memory);
 }
 
-static void parse(struct pk_parser *parser, const void *frame, size_t len)
+static void parse(struct pk_parser *parser, const void *frame, size_t len, enum pk_hash_mode mode)
 {
     size_t part = PK_MIN(len, PK_PARSE_WINDOW);
     memset(parser, 0, sizeof *parser);
     if (part > 0)
         memcpy(parser->window, frame, part);
-    pk_parse(parser, (uint32_t)PK_MIN(len, UINT32_MAX / 2));
+    pk_parse(parser, (uint32_t)PK_MIN(len, UINT32_MAX / 2), mode);
 }
 
-void pk_flow_parse(const void *frame, size_t len, struct pk_flow *ret_flow)
+void pk_flow_parse(const void *frame, size_t len, enum pk_hash_mode mode, struct pk_flow *ret_flow)
 {
     struct pk_parser parser;
-    parse(&parser, frame, len);
+    parse(&parser, frame, len, mode);
     *ret_flow = parser.flow;
 }
 
 unsigned pk_flow_decide_slow(struct pk_fragment_memory *memory, const void *frame, size_t len,
-                             uint64_t seed, uint32_t *ret_hash)
+                             enum pk_hash_mode mode, uint64_t seed, uint32_t *ret_hash)
 {
     struct pk_parser parser;
-    parse(&parser, frame, len);
+    parse(&parser, frame, len, mode);
     return pk_decide(memory, &parser.flow, seed, ret_hash);
 }
 
 unsigned pk_flow_decide(struct pk_fragment_memory *memory, const void *frame, size_t len,
-                        uint64_t seed, uint32_t *ret_hash)
+                        enum pk_hash_mode mode, uint64_t seed, uint32_t *ret_hash)
 {
     const uint8_t *p = frame;
-    if (len >= 22 && pk_parse_fast(p, p + len, seed, ret_hash))
+    if (len >= 22 && pk_parse_fast(p, p + len, mode, seed, ret_hash))
         return PK_REASON_NONE;
-    return pk_flow_decide_slow(memory, frame, len, seed, ret_hash);
+    return pk_flow_decide_slow(memory, frame, len, mode, seed, ret_hash);
+}
+
+static const char *const mode_names[PK_HASH_MODES] = { "outer", "flow", "addresses" };
+
+const char *pk_hash_mode_name(enum pk_hash_mode mode)
+{
+    return mode_names[mode];
+}
+
+bool pk_hash_mode_parse(const char *name, enum pk_hash_mode *ret_mode)
+{
+    for (size_t i = 0; i < PK_HASH_MODES; i++) {
+        if (strcmp(mode_names[i], name) != 0)
+            continue;
+        *ret_mode = (enum pk_hash_mode)i;
+        return true;
+    }
+    return false;
 }
 
 static const struct {

@@ -14,6 +14,14 @@
 
 #define PK_HASH_SLOTS 65537u
 
+/* What of a packet is hashed; part of the pinned maps' layout (broker/bpf/abi.h). */
+enum pk_hash_mode {
+    PK_HASH_OUTER,     /* addresses, ports and protocol; of a tunnel its own two addresses */
+    PK_HASH_FLOW,      /* addresses, ports and protocol of the innermost flow */
+    PK_HASH_ADDRESSES, /* its two addresses alone */
+    PK_HASH_MODES
+};
+
 PK_INLINE __u64 pk_hash_mix(__u64 x, __u64 seed)
 {
     x = (x ^ seed) * 0x9e3779b97f4a7c15ull; /* 2^64 / golden ratio */

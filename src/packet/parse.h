@@ -33,7 +33,7 @@ PK_INLINE __u32 pk_flow_hash(const struct pk_flow *flow, __u64 seed)
 }
 
 /* The hash of a plain packet with ports; 0 = not one, ask pk_parse(). */
-PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u64 seed, __u32 *ret_hash)
+PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u32 mode, __u64 seed, __u32 *ret_hash)
 {
     if (p + 22 > end)
         return 0;
@@ -60,6 +60,8 @@ PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u64 seed, __u32 *r
         } else if (proto != 6 && proto != 132) {
             return 0;
         }
+        if (mode == PK_HASH_ADDRESSES)
+            sport = dport = proto = 0;
         *ret_hash = pk_hash_join(pk_hash_end4(PK_LOAD(__u32, p + 26), sport, seed),
                                  pk_hash_end4(PK_LOAD(__u32, p + 30), dport, seed), proto);
         return 1;
@@ -77,6 +79,8 @@ PK_INLINE int pk_parse_fast(const __u8 *p, const __u8 *end, __u64 seed, __u32 *r
         } else if (proto != 6 && proto != 132) {
             return 0;
         }
+        if (mode == PK_HASH_ADDRESSES)
+            sport = dport = proto = 0;
         *ret_hash = pk_hash_join(
             pk_hash_end6(PK_LOAD(__u64, p + 22), PK_LOAD(__u64, p + 30), sport, seed),
             pk_hash_end6(PK_LOAD(__u64, p + 38), PK_LOAD(__u64, p + 46), dport, seed), proto);
@@ -92,7 +96,7 @@ PK_INLINE int pk_reason_is_first_lane(__u32 reason)
 }
 
 /* parser->window holds the first bytes of a frame that is size bytes long. Sets parser->flow. */
-PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size)
+PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
 {
     struct pk_flow *flow = &parser->flow;
     parser->offset = 0;
@@ -100,6 +104,7 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size)
     parser->next = PK_NEXT_ETHERNET;
     parser->inside = 0;
     parser->quoted = 0;
+    parser->mode = (__u8)mode;
     flow->src_port = 0;
     flow->dst_port = 0;
     flow->proto = 0;
@@ -108,6 +113,11 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size)
     flow->fragments = 0;
     if (!pk_parse_headers(parser))
         flow->reason = PK_REASON_TOO_DEEP;
+    if (mode == PK_HASH_ADDRESSES) {
+        flow->src_port = 0;
+        flow->dst_port = 0;
+        flow->proto = 0;
+    }
 
     /* What is inside cannot be told: by the innermost addresses that could. */
     if (!parser->inside || flow->family == 0 || !pk_reason_is_first_lane(flow->reason))

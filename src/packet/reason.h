@@ -16,7 +16,7 @@
     X(BAD_HEADER,       "bad-header",       "a header contradicts itself: the group's first lane")  \
     X(TRUNCATED,        "truncated",        "ends within its headers: the group's first lane")      \
     X(TOO_DEEP,         "too-deep",         "too many or too long headers: the group's first lane") \
-    X(TUNNEL,           "tunnel",           "a tunnel with no IP inside: by the tunnel's addresses") \
+    X(TUNNEL,           "tunnel",           "a tunnel, not looked into: by the tunnel's addresses") \
     X(OTHER_PROTOCOL,   "other-protocol",   "a protocol without ports: by address pair")            \
     X(FRAGMENT_UNKNOWN, "fragment-unknown", "a fragment before its first one: by address pair")     \
     X(NO_LANE,          "no-lane",          "the group has no lane: dropped")                       \

@@ -116,6 +116,7 @@ struct pk_parser {
     __u8 inside;       /* of a tunnel, or of an ICMP error */
     __u8 quoted;       /* in the packet that an ICMP error quotes */
     __u8 is_first;     /* the IP header at hand is a first fragment's */
+    __u8 mode;         /* enum pk_hash_mode */
     struct pk_flow flow;
 };
 
@@ -144,6 +145,15 @@ PK_INLINE int pk_parse_lacks(struct pk_parser *parser, __u32 size)
     return 1;
 }
 
+/* A tunnel begins. Returns 0 where it is not to be followed. */
+PK_INLINE int pk_parse_enter(struct pk_parser *parser)
+{
+    if (parser->mode == PK_HASH_OUTER)
+        return (int)pk_parse_stop(parser, PK_REASON_TUNNEL);
+    parser->inside = 1;
+    return 1;
+}
+
 PK_INLINE void pk_parse_limit(struct pk_parser *parser, __u32 size)
 {
     if (parser->offset + size < parser->end)
@@ -167,7 +177,7 @@ PK_INLINE int pk_parse_fragment(struct pk_parser *parser, __u32 place, __u32 id,
     header->key.dst[0] = flow->dst[0];
     header->key.dst[1] = flow->dst[1];
     header->key.id = id;
-    header->key.proto = protocol;
+    header->key.proto = protocol | (__u32)parser->mode << 8; /* groups do not mix */
     header->place = place;
     header->quoted = parser->quoted;
     flow->reason = PK_REASON_NONE;
@@ -231,7 +241,7 @@ PK_INLINE __u32 pk_parse_ip6(struct pk_parser *parser)
 PK_INLINE __u32 pk_parse_extension(struct pk_parser *parser, __u32 kind)
 {
     /* Of these only AH is known to IPv4. */
-    if (parser->flow.family != 6 && kind != 51)
+    if (parser->flow.family != 6 && (kind != 51 || parser->mode == PK_HASH_OUTER))
         return pk_parse_stop(parser, PK_REASON_OTHER_PROTOCOL);
     if (pk_parse_lacks(parser, 8))
         return PK_NEXT_NONE;
@@ -277,7 +287,8 @@ PK_INLINE __u32 pk_parse_transport(struct pk_parser *parser, __u32 protocol)
         if (next == PK_NEXT_NONE)
             next = pk_tunnel_by_port(src);
         if (next != PK_NEXT_NONE) {
-            parser->inside = 1;
+            if (!pk_parse_enter(parser))
+                return PK_NEXT_NONE;
             parser->offset += 8;
             return next;
         }
@@ -311,8 +322,7 @@ PK_INLINE __u32 pk_parse_icmp(struct pk_parser *parser, __u32 protocol)
 
 PK_INLINE __u32 pk_parse_gre(struct pk_parser *parser)
 {
-    parser->inside = 1;
-    if (pk_parse_lacks(parser, 4))
+    if (!pk_parse_enter(parser) || pk_parse_lacks(parser, 4))
         return PK_NEXT_NONE;
     const __u8 *p = pk_parse_at(parser, parser->offset);
     __u32 flags = pk_load_be16(p), size = 4, next = PK_NEXT_TYPE(0) | PK_LOAD(__u16, p + 2);
@@ -616,27 +626,27 @@ PK_INLINE __u32 pk_parse_header(struct pk_parser *parser)
     case PK_NEXT_PROTOCOL(1):
     case PK_NEXT_PROTOCOL(58):
         return pk_parse_icmp(parser, next & 0xff);
+    case PK_NEXT_PROTOCOL(50):
+        /* Tools that know no SPI have one flow for all of two addresses' ESP. */
+        if (parser->mode == PK_HASH_OUTER)
+            return pk_parse_stop(parser, PK_REASON_OTHER_PROTOCOL);
+        return pk_parse_transport(parser, 50);
     case PK_NEXT_PROTOCOL(6):
     case PK_NEXT_PROTOCOL(17):
-    case PK_NEXT_PROTOCOL(50):
     case PK_NEXT_PROTOCOL(132):
         return pk_parse_transport(parser, next & 0xff);
 
     case PK_NEXT_PROTOCOL(4):
-        parser->inside = 1;
-        return PK_NEXT_TYPE(0x0800);
+        return pk_parse_enter(parser) ? PK_NEXT_TYPE(0x0800) : (__u32)PK_NEXT_NONE;
     case PK_NEXT_PROTOCOL(41):
-        parser->inside = 1;
-        return PK_NEXT_TYPE(0x86dd);
+        return pk_parse_enter(parser) ? PK_NEXT_TYPE(0x86dd) : (__u32)PK_NEXT_NONE;
     case PK_NEXT_PROTOCOL(47):
         return pk_parse_gre(parser);
     case PK_NEXT_PROTOCOL(97): /* EtherIP */
-        parser->inside = 1;
         parser->offset += 2;
-        return PK_NEXT_ETHERNET;
+        return pk_parse_enter(parser) ? PK_NEXT_ETHERNET : PK_NEXT_NONE;
     case PK_NEXT_PROTOCOL(137): /* MPLS in IP */
-        parser->inside = 1;
-        return PK_NEXT_TYPE(0x8847);
+        return pk_parse_enter(parser) ? PK_NEXT_TYPE(0x8847) : (__u32)PK_NEXT_NONE;
     case PK_NEXT_PROTOCOL(55):  /* minimal encapsulation */
     case PK_NEXT_PROTOCOL(94):  /* IPIP */
     case PK_NEXT_PROTOCOL(98):  /* RFC 1241 */

@@ -364,7 +364,15 @@ static int add_group(struct build *build, const struct pk_group_spec *group, str
     bool dedicated = group->cpu == PK_CPU_DEDICATED;
     if (dedicated && !take_cpus(build, group, lanes, &first))
         dedicated = false; /* go on: the other faults of the file are wanted too */
-    if (pk_strv_add(&build->desired->groups, group->name) < 0)
+    struct pk_desired *desired = build->desired;
+    struct pk_group_desired *groups =
+        pk_realloc_array(desired->groups, desired->group_count + 1, sizeof(*groups));
+    if (groups == NULL)
+        return pk_no_memory(err);
+    desired->groups = groups;
+    groups[desired->group_count] =
+        (struct pk_group_desired){ .name = pk_strdup(group->name), .hash = group->hash };
+    if (groups[desired->group_count++].name == NULL)
         return pk_no_memory(err);
     int r = add_lanes(build, group, lanes, err);
     for (size_t t = 0; t < group->tool_count && r >= 0; t++) {

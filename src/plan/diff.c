@@ -180,11 +180,28 @@ static bool was_there(const struct diff *diff, enum pk_step_kind kind, const cha
     return pk_strv_contains(&diff->observed->known, key);
 }
 
-/* A group is known by its number of lanes too: with another number it is changed, not broken. */
+void pk_group_key(char *key, size_t size, const char *name, unsigned lanes, enum pk_group_hash hash)
+{
+    const char *between = hash != PK_GROUP_OUTER ? " hash " : "";
+    (void)snprintf(key, size, "%s lanes %u%s%s", name, lanes, between,
+                   hash != PK_GROUP_OUTER ? pk_group_hash_name(hash) : "");
+}
+
+static const struct pk_group_desired *desired_group(const struct diff *diff, const char *name)
+{
+    for (size_t i = 0; i < diff->desired->group_count; i++)
+        if (strcmp(diff->desired->groups[i].name, name) == 0)
+            return &diff->desired->groups[i];
+    return NULL;
+}
+
+/* A group is known by its number of lanes and its hash too: with others it is changed, not broken.
+ */
 static bool group_was_there(const struct diff *diff, const char *group)
 {
     char key[128];
-    (void)snprintf(key, sizeof(key), "%s lanes %u", group, desired_lanes(diff, group));
+    pk_group_key(key, sizeof(key), group, desired_lanes(diff, group),
+                 desired_group(diff, group)->hash);
     return was_there(diff, PK_STEP_GROUP, key);
 }
 
@@ -344,11 +361,22 @@ static char *slots_effect(unsigned before, unsigned after)
 static int plan_groups(struct diff *diff)
 {
     int r = 0;
-    for (size_t i = 0; i < diff->desired->groups.count && r >= 0; i++) {
-        const char *name = diff->desired->groups.list[i];
+    for (size_t i = 0; i < diff->desired->group_count && r >= 0; i++) {
+        const char *name = diff->desired->groups[i].name;
         const struct pk_observed_group *have = observed_group(diff, name);
         if (have == NULL) {
             r = add_missing(diff, PK_STEP_GROUP, i, pk_strdup(name), "slot table is gone", none());
+            continue;
+        }
+        const char *hash = pk_group_hash_name(diff->desired->groups[i].hash);
+        const char *had = have->hash != NULL ? have->hash : "outer";
+        if (strcmp(hash, had) != 0) {
+            bool known = group_was_there(diff, name);
+            r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP,
+                              known ? PK_CAUSE_FAULT : PK_CAUSE_CHANGED, i, pk_strdup(name),
+                              pk_asprintf("hash %s -> %s", had, hash),
+                              pk_strdup("flows move to other lanes, whose tools see them from the "
+                                        "middle"));
             continue;
         }
         if (same_lanes(diff, have))
@@ -372,7 +400,7 @@ static int remove_groups(struct diff *diff)
     int r = 0;
     for (size_t i = 0; i < diff->observed->group_count && r >= 0; i++) {
         const struct pk_observed_group *have = &diff->observed->groups[i];
-        if (!pk_strv_contains(&diff->desired->groups, have->name))
+        if (desired_group(diff, have->name) == NULL)
             r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_GROUP, PK_CAUSE_NEW, i,
                               pk_strdup(have->name), pk_strdup("no longer wanted"), none());
     }

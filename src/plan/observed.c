@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is there, and the hash that tells whether a plan still fits it. */
+#include <string.h>
+
 #include "base/alloc.h"
 #include "base/json.h"
 #include "plan/internal.h"
@@ -21,8 +23,10 @@ void pk_observed_free(struct pk_observed *observed)
         pk_free(observed->lanes[i].fault);
     }
     pk_free(observed->lanes);
-    for (size_t i = 0; i < observed->group_count; i++)
+    for (size_t i = 0; i < observed->group_count; i++) {
         pk_free(observed->groups[i].name);
+        pk_free(observed->groups[i].hash);
+    }
     pk_free(observed->groups);
     for (size_t i = 0; i < observed->unit_count; i++) {
         struct pk_observed_unit *unit = &observed->units[i];
@@ -73,6 +77,9 @@ static json_t *describe(const struct pk_observed *observed)
         for (unsigned lane = 0; lane < PK_LANES_MAX; lane++)
             if (group->lanes[lane] && json_array_append_new(lanes, json_integer(lane)) < 0)
                 return NULL;
+        if (group->hash != NULL && strcmp(group->hash, "outer") != 0 &&
+            json_array_append_new(lanes, json_string(group->hash)) < 0)
+            return NULL;
         if (put(json, pk_asprintf("group %s", group->name), json_incref(lanes)) < 0)
             return NULL;
     }

@@ -61,6 +61,11 @@ struct pk_tap_desired {
     unsigned mtu;
 };
 
+struct pk_group_desired {
+    char *name;
+    enum pk_group_hash hash;
+};
+
 struct pk_desired {
     char *fleet;
     struct pk_tap_desired *taps;
@@ -69,7 +74,8 @@ struct pk_desired {
     size_t lane_count;
     struct pk_unit *units;
     size_t unit_count;
-    struct pk_strv groups;
+    struct pk_group_desired *groups;
+    size_t group_count;
     struct pk_store_spec store;
 };
 
@@ -130,6 +136,7 @@ struct pk_observed_lane {
 struct pk_observed_group {
     char *name;
     bool lanes[PK_LANES_MAX]; /* those that have slots */
+    char *hash;               /* its name; NULL = outer */
 };
 struct pk_observed_unit {
     char *name, *hash; /* hash as labelled */
@@ -153,6 +160,9 @@ struct pk_observed {
      * "group analysis lanes 2", "tap uplink"): missing, it is gone; else it is new. */
     struct pk_strv known;
 };
+/* How known names a group. */
+void pk_group_key(char *key, size_t size, const char *name, unsigned lanes,
+                  enum pk_group_hash hash);
 void pk_observed_free(struct pk_observed *observed);
 PK_DEFINE_CLEANUP(struct pk_observed, pk_observed_free);
 /* SHA-256 of what a plan depends on: a plan is stale when it differs. Whether a tool runs right now

@@ -72,7 +72,9 @@ void pk_desired_free(struct pk_desired *desired)
     for (size_t i = 0; i < desired->unit_count; i++)
         pk_unit_done(&desired->units[i]);
     pk_free(desired->units);
-    pk_strv_done(&desired->groups);
+    for (size_t i = 0; i < desired->group_count; i++)
+        pk_free(desired->groups[i].name);
+    pk_free(desired->groups);
     pk_free(desired);
 }
 
@@ -140,6 +142,13 @@ static int compare_lanes(const void *a, const void *b)
     return c != 0 ? c : (left->index < right->index ? -1 : left->index > right->index);
 }
 
+static int compare_groups(const void *a, const void *b)
+{
+    const struct pk_group_desired *left = a;
+    const struct pk_group_desired *right = b;
+    return strcmp(left->name, right->name);
+}
+
 static int compare_taps(const void *a, const void *b)
 {
     const struct pk_tap_desired *left = a;
@@ -155,7 +164,8 @@ void pk_desired_sort(struct pk_desired *desired)
         qsort(desired->lanes, desired->lane_count, sizeof(*desired->lanes), compare_lanes);
     if (desired->unit_count > 1)
         qsort(desired->units, desired->unit_count, sizeof(*desired->units), compare_units);
-    pk_strv_sort(&desired->groups);
+    if (desired->group_count > 1)
+        qsort(desired->groups, desired->group_count, sizeof(*desired->groups), compare_groups);
 }
 
 /* ---- to JSON ---- */
@@ -247,6 +257,29 @@ static json_t *lanes_to_json(const struct pk_desired *desired)
     return PK_TAKE(list);
 }
 
+static json_t *groups_to_json(const struct pk_desired *desired)
+{
+    PK_JSON list = json_array();
+    for (size_t i = 0; i < desired->group_count && list != NULL; i++)
+        if (json_array_append_new(list, json_string(desired->groups[i].name)) < 0)
+            return NULL;
+    return PK_TAKE(list);
+}
+
+/* Only what is not the default: so descriptions from before there was a choice stay the same. */
+static int add_hashes(const struct pk_desired *desired, json_t *json)
+{
+    PK_JSON hashes = json_object();
+    for (size_t i = 0; i < desired->group_count; i++)
+        if (desired->groups[i].hash != PK_GROUP_OUTER &&
+            json_object_set_new(hashes, desired->groups[i].name,
+                                json_string(pk_group_hash_name(desired->groups[i].hash))) < 0)
+            return -1;
+    return hashes != NULL && json_object_size(hashes) == 0
+               ? 0
+               : json_object_set(json, "hashes", hashes);
+}
+
 static json_t *units_to_json(const struct pk_desired *desired, bool with_values)
 {
     PK_JSON list = json_array();
@@ -262,12 +295,13 @@ static json_t *units_to_json(const struct pk_desired *desired, bool with_values)
 
 static json_t *describe(const struct pk_desired *desired, bool with_values)
 {
-    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:{s:I,s:I,s:I}}", "fleet", desired->fleet, "taps",
-                     taps_to_json(desired), "lanes", lanes_to_json(desired), "units",
-                     units_to_json(desired, with_values), "groups", strv_to_json(&desired->groups),
-                     "store", "retain", (json_int_t)desired->store.retain, "maxBytes",
-                     (json_int_t)desired->store.max_bytes, "sealAfter",
-                     (json_int_t)desired->store.seal_after);
+    PK_JSON json = json_pack(
+        "{s:s,s:o,s:o,s:o,s:o,s:{s:I,s:I,s:I}}", "fleet", desired->fleet, "taps",
+        taps_to_json(desired), "lanes", lanes_to_json(desired), "units",
+        units_to_json(desired, with_values), "groups", groups_to_json(desired), "store", "retain",
+        (json_int_t)desired->store.retain, "maxBytes", (json_int_t)desired->store.max_bytes,
+        "sealAfter", (json_int_t)desired->store.seal_after);
+    return json == NULL || add_hashes(desired, json) < 0 ? NULL : PK_TAKE(json);
 }
 
 json_t *pk_desired_to_json(const struct pk_desired *desired)
@@ -544,6 +578,32 @@ static int thaw_lanes(const json_t *json, struct pk_desired *desired, struct pk_
     return 0;
 }
 
+static int thaw_groups(const json_t *json, struct pk_desired *desired, struct pk_error *err)
+{
+    const json_t *list = json_object_get(json, "groups"), *hashes = json_object_get(json, "hashes");
+    desired->groups = pk_zalloc_array(json_array_size(list) + 1, sizeof(*desired->groups));
+    if (desired->groups == NULL)
+        return pk_no_memory(err);
+    size_t i;
+    json_t *item;
+    json_array_foreach(list, i, item)
+    {
+        const char *name = json_string_value(item);
+        if (name == NULL)
+            return pk_fail(err, PK_E_INVALID, "groups: not a list of names");
+        struct pk_group_desired *group = &desired->groups[desired->group_count++];
+        group->name = pk_strdup(name);
+        if (group->name == NULL)
+            return pk_no_memory(err);
+        const char *hash = pk_json_string_or(hashes, name, "outer");
+        while (group->hash < PK_GROUP_HASHES && strcmp(pk_group_hash_name(group->hash), hash) != 0)
+            group->hash++;
+        if (group->hash == PK_GROUP_HASHES)
+            return pk_fail(err, PK_E_INVALID, "group %s: there is no hash \"%s\"", name, hash);
+    }
+    return 0;
+}
+
 int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struct pk_error *err)
 {
     const char *fleet = NULL;
@@ -560,7 +620,7 @@ int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struc
     if (r >= 0)
         r = thaw_lanes(frozen, desired, err);
     if (r >= 0)
-        r = get_strv(frozen, "groups", &desired->groups, err);
+        r = thaw_groups(frozen, desired, err);
     if (r < 0)
         return r;
 

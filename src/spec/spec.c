@@ -10,6 +10,12 @@
 #include "base/map.h"
 #include "spec/schema.h"
 
+const char *pk_group_hash_name(enum pk_group_hash hash)
+{
+    static const char *const names[PK_GROUP_HASHES] = { "outer", "flow", "addresses" };
+    return names[hash];
+}
+
 void pk_spec_free(struct pk_fleet_spec *fleet)
 {
     if (fleet == NULL)

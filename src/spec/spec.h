@@ -42,6 +42,10 @@ struct pk_tool_spec {
     struct pk_pos pos, package_pos;
 };
 
+/* What of a packet is hashed to find its lane (packet/hash.h). */
+enum pk_group_hash { PK_GROUP_OUTER, PK_GROUP_FLOW, PK_GROUP_ADDRESSES, PK_GROUP_HASHES };
+const char *pk_group_hash_name(enum pk_group_hash hash);
+
 enum pk_cpu_mode { PK_CPU_SHARED, PK_CPU_DEDICATED };
 
 struct pk_group_spec {
@@ -49,6 +53,7 @@ struct pk_group_spec {
     struct pk_strv taps;
     unsigned lanes; /* 0 = auto */
     enum pk_cpu_mode cpu;
+    enum pk_group_hash hash;
     struct pk_tool_spec *tools;
     size_t tool_count;
     struct pk_pos pos;

@@ -51,6 +51,7 @@ static void fill_table(struct plane_bpf *plane)
     static struct pk_slots slots;
     for (size_t i = 0; i <= PK_HASH_SLOTS; i++)
         slots.lane[i] = (uint16_t)(i % 4);
+    slots.mode = PK_HASH_FLOW;
     uint32_t zero = 0;
     int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "pk_slots", 4, sizeof slots, 1, NULL);
     if (fd < 0 || bpf_map_update_elem(fd, &zero, &slots, BPF_ANY) < 0 ||
@@ -70,9 +71,9 @@ static size_t costliest(struct plane_bpf *plane, struct frames_rng *rng, const e
     size_t worst_len = 0;
     for (unsigned try = 0; try < 12; try++) {
         size_t len = frames_make(rng, flow, FRAMES_PLAIN, false, 1, room[0]);
-        if (body > 100) { /* as long as its header says */
-            memset(room[0] + len, 0, body);
-            len += body;
+        memset(room[0] + len, 0, body);
+        len += body;
+        if (flow->family == 4) { /* as long as its header says */
             room[0][16] = (uint8_t)((len - 14) >> 8);
             room[0][17] = (uint8_t)(len - 14);
         }
@@ -127,6 +128,7 @@ int main(void)
         return 77;
     }
     fill_table(plane);
+    plane->bss->probe_mode = PK_HASH_FLOW;
 
     struct frames_rng rng = { 6 };
     struct frames_flow tcp4 = { .family = 4,

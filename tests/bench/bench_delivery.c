@@ -318,7 +318,7 @@ int main(void)
                 die(err.msg);
         }
         enum pk_xdp_mode mode;
-        if (pk_broker_group_set(broker, "f/g", shares, count, &err) < 0 ||
+        if (pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, shares, count, &err) < 0 ||
             pk_broker_tap_attach(broker, "f/t", tap, "f/g", &mode, &err) < 0)
             die(err.msg);
         int program = tap_program(tap);

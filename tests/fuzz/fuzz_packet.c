@@ -15,14 +15,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memory = pk_fragment_memory_new();
         other = pk_fragment_memory_new();
     }
+    enum pk_hash_mode mode = (enum pk_hash_mode)(size % 4 == 3 ? PK_HASH_FLOW : size % 4);
     uint32_t hash = 0, slow_hash = 0;
-    unsigned reason = pk_flow_decide(memory, data, size, 1, &hash);
-    unsigned slow_reason = pk_flow_decide_slow(other, data, size, 1, &slow_hash);
+    unsigned reason = pk_flow_decide(memory, data, size, mode, 1, &hash);
+    unsigned slow_reason = pk_flow_decide_slow(other, data, size, mode, 1, &slow_hash);
     FUZZ_CHECK(reason == slow_reason && hash == slow_hash);
     FUZZ_CHECK(reason < PK_REASON_COUNT);
 
     struct pk_flow flow;
-    pk_flow_parse(data, size, &flow);
+    pk_flow_parse(data, size, mode, &flow);
     FUZZ_CHECK(flow.family == 0 || flow.family == 4 || flow.family == 6);
     FUZZ_CHECK(flow.fragments <= PK_PARSE_FRAGMENTS);
     for (unsigned i = 0; i < flow.fragments; i++) {

@@ -30,9 +30,11 @@ struct pk_meta {
     __u64 seed; /* of the flow hash: stays, or flows would move when the agent is renewed */
 };
 
-/* A group's table: a lane's number per slot, and after the slots the lane for what has no flow. */
+/* A group's table: a lane's number per slot, after the slots the lane for what has no flow, and
+ * what the slots are by. */
 struct pk_slots {
     __u16 lane[PK_HASH_SLOTS + 1];
+    __u32 mode; /* enum pk_hash_mode */
 };
 
 struct pk_tap_counters {
@@ -86,7 +88,7 @@ struct pk_lane_record {
 #define PK_ASSERT_SIZE(type, bytes) \
     _Static_assert(sizeof(type) == (bytes), #type " is part of the pinned layout")
 PK_ASSERT_SIZE(struct pk_meta, 16);
-PK_ASSERT_SIZE(struct pk_slots, 131076);
+PK_ASSERT_SIZE(struct pk_slots, 131080);
 PK_ASSERT_SIZE(struct pk_tap_counters, 168);
 PK_ASSERT_SIZE(struct pk_range_counters, 16);
 PK_ASSERT_SIZE(struct pk_lane_counters, 48);

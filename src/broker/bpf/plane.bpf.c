@@ -171,7 +171,7 @@ static __always_inline int copy_start(const __u8 *data, const __u8 *end, __u32 s
 }
 
 /* Everything but plain packets with ports. */
-static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 *ret_hash)
+static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 mode, __u32 *ret_hash)
 {
     __u32 zero = 0, part = size;
     struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
@@ -184,17 +184,17 @@ static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 *ret_h
                     parser->window) &&
         (part < 1 || bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0))
         return PK_REASON_TRUNCATED;
-    pk_parse(parser, size);
+    pk_parse(parser, size, mode);
     return pk_decide(0, &parser->flow, seed, ret_hash);
 }
 
-static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 *ret_hash)
+static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 mode, __u32 *ret_hash)
 {
     const __u8 *data = (const __u8 *)(long)ctx->data;
     const __u8 *end = (const __u8 *)(long)ctx->data_end;
-    if (pk_parse_fast(data, end, seed, ret_hash))
+    if (pk_parse_fast(data, end, mode, seed, ret_hash))
         return PK_REASON_NONE;
-    return decide_slow(ctx, size, ret_hash);
+    return decide_slow(ctx, size, mode, ret_hash);
 }
 
 SEC("xdp.frags")
@@ -202,7 +202,9 @@ int pk_tap(struct xdp_md *ctx)
 {
     __u32 tap = tap_id, group = group_id, zero = 0, hash = 0;
     __u64 size = bpf_xdp_get_buff_len(ctx);
-    __u32 reason = decide(ctx, (__u32)size, &hash);
+    void *table = bpf_map_lookup_elem(&pk_tables, &group);
+    struct pk_slots *slots = table ? bpf_map_lookup_elem(table, &zero) : 0;
+    __u32 reason = decide(ctx, (__u32)size, slots ? slots->mode : PK_HASH_OUTER, &hash);
 
     struct pk_tap_counters *count = bpf_map_lookup_elem(&pk_tap_counts, &tap);
     if (!count)
@@ -213,8 +215,6 @@ int pk_tap(struct xdp_md *ctx)
         count->reasons[reason & (PK_REASON_ROOM - 1)]++;
 
     __u32 slot = pk_reason_is_first_lane(reason) ? PK_HASH_SLOTS : pk_hash_slot(hash);
-    void *table = bpf_map_lookup_elem(&pk_tables, &group);
-    struct pk_slots *slots = table ? bpf_map_lookup_elem(table, &zero) : 0;
     __u32 lane = PK_NO_LANE;
     if (slots && slot <= PK_HASH_SLOTS)
         lane = slots->lane[slot];
@@ -280,6 +280,7 @@ int pk_lane_guard(struct xdp_md *ctx)
 }
 
 /* For tests and benches: what the decision is, and what a program costs that decides nothing. */
+__u32 probe_mode;
 __u32 probe_hash;
 __u32 probe_reason;
 
@@ -287,7 +288,7 @@ SEC("xdp.frags")
 int pk_probe(struct xdp_md *ctx)
 {
     __u32 hash = 0;
-    probe_reason = decide(ctx, (__u32)bpf_xdp_get_buff_len(ctx), &hash);
+    probe_reason = decide(ctx, (__u32)bpf_xdp_get_buff_len(ctx), probe_mode, &hash);
     probe_hash = hash;
     return XDP_PASS;
 }

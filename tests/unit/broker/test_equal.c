@@ -19,10 +19,12 @@
 
 static struct plane_bpf *plane;
 
-static int compare(struct pk_fragment_memory *memory, const uint8_t *frame, size_t len)
+static int compare(struct pk_fragment_memory *memory, const uint8_t *frame, size_t len,
+                   enum pk_hash_mode mode)
 {
     uint32_t hash = 0;
-    unsigned reason = pk_flow_decide(memory, frame, len, SEED, &hash);
+    unsigned reason = pk_flow_decide(memory, frame, len, mode, SEED, &hash);
+    plane->bss->probe_mode = mode;
     uint8_t out[16384];
     LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = (uint32_t)len,
                 .data_out = out, .data_size_out = sizeof out, .repeat = 1);
@@ -51,7 +53,10 @@ static void kernel_equals_user_space(void **state)
     for (unsigned i = 0; i < FRAMES; i++) {
         uint8_t frame[ENCAP_ROOM];
         size_t len = encap_any(&rng, frame);
-        seen[compare(memory, frame, len)]++;
+        seen[compare(memory, frame, len,
+                     (enum pk_hash_mode)(i % 5 < 3   ? PK_HASH_FLOW
+                                         : i % 5 - 3 ? PK_HASH_OUTER
+                                                     : PK_HASH_ADDRESSES))]++;
     }
     for (unsigned i = 0; i < PK_REASON_COUNT; i++)
         if (seen[i] > 0)
@@ -71,7 +76,8 @@ static void large_frames(void **state)
         frames_flow_random(&rng, false, &flow);
         memset(large, 0, sizeof large);
         frames_make(&rng, &flow, (enum frames_kind)frames_below(&rng, 5), false, i % 50, large);
-        compare(memory, large, 1000 + frames_below(&rng, 8018));
+        compare(memory, large, 1000 + frames_below(&rng, 8018),
+                (enum pk_hash_mode)(i % PK_HASH_MODES));
     }
 }
 

@@ -21,6 +21,7 @@
 #include <jansson.h>
 
 #include "broker/bpf/abi.h"
+#include "encap.h"
 #include "net.h"
 
 static struct pk_error err;
@@ -60,7 +61,7 @@ static void set_lanes(struct plane *plane, unsigned count)
     struct pk_broker_share shares[LANES];
     for (unsigned i = 0; i < count; i++)
         shares[i] = (struct pk_broker_share){ .lane = i, .weight = 1 };
-    OK(pk_broker_group_set(plane->broker, "f/g", shares, count, &err));
+    OK(pk_broker_group_set(plane->broker, "f/g", PK_HASH_OUTER, shares, count, &err));
 }
 
 static void plane_up(struct plane *plane, unsigned lanes, unsigned mtu)
@@ -388,10 +389,61 @@ static void what_has_no_flow_goes_to_the_first_lane(void **state)
     assert_int_equal(net_count(plane.broker, "taps", "f/t", "encapsulated"), 10);
     /* Lane 0 is emptied: the lowest of the others takes them. */
     const struct pk_broker_share shares[] = { { 0, 0 }, { 2, 1 }, { 1, 1 } };
-    OK(pk_broker_group_set(plane.broker, "f/g", shares, 3, &err));
+    OK(pk_broker_group_set(plane.broker, "f/g", PK_HASH_OUTER, shares, 3, &err));
     assert_int_equal(net_send(plane.sender, arp, sizeof arp), 0);
     assert_int_equal(net_receive(plane.readers[1], 100, NULL), 1);
     assert_int_equal(net_count(plane.broker, "lanes", "f/g/0", "slots"), 0);
+    plane_down(&plane);
+}
+
+/* One tunnel's inner flows: in one lane by default, spread and each whole by flow, together per
+ * pair of machines by addresses. The way is changed under traffic, and a new agent finds it. */
+static void hash_modes(void **state)
+{
+    (void)state;
+    enum { HOSTS = 40, PORTS = 10 };
+    static const enum pk_hash_mode modes[] = { PK_HASH_OUTER, PK_HASH_FLOW, PK_HASH_ADDRESSES };
+    struct plane plane;
+    plane_up(&plane, 4, 1500);
+    const struct pk_broker_share shares[] = { { 0, 1 }, { 1, 1 }, { 2, 1 }, { 3, 1 } };
+    for (size_t m = 0; m < PK_ARRAY_SIZE(modes); m++) {
+        OK(pk_broker_group_set(plane.broker, "f/g", modes[m], shares, 4, &err));
+        pk_broker_close(plane.broker);
+        plane.broker = open_broker();
+        struct frames_rng rng = { 9 };
+        unsigned spread = 0, lanes_used = 0, sent[4] = { 0 };
+        struct encap_outer outer = { 0 };
+        frames_flow_random(&rng, false, &outer.ends);
+        for (unsigned host = 0; host < HOSTS; host++) {
+            struct frames_flow flow;
+            unsigned lanes_of_host = 0;
+            frames_flow_random(&rng, false, &flow);
+            for (unsigned port = 0; port < PORTS; port++) {
+                unsigned lane = 0, lane_before = 0;
+                flow.sport = (uint16_t)(20000 + port);
+                for (unsigned reverse = 0; reverse < 2; reverse++) {
+                    uint8_t bare[FRAMES_ROOM], frame[ENCAP_ROOM];
+                    const char *reason;
+                    size_t len = frames_make(&rng, &flow, FRAMES_PLAIN, reverse, 0, bare);
+                    len = encap_wrap(&rng, ENCAP_VXLAN, &outer, bare, len, frame);
+                    OK(pk_broker_decide(plane.broker, "f/g", frame, len, &lane, &reason, &err));
+                    assert_true(reverse == 0 || lane == lane_before);
+                    lane_before = lane;
+                    assert_int_equal(net_send(plane.sender, frame, len), 0);
+                    sent[lane]++;
+                }
+                lanes_of_host |= 1u << lane;
+            }
+            lanes_used |= lanes_of_host;
+            spread += __builtin_popcount(lanes_of_host) > 1;
+            for (unsigned i = 0; i < 4 && host % 8 == 7; i++) { /* before a ring is full */
+                assert_int_equal(net_receive(plane.readers[i], 20, NULL), sent[i]);
+                sent[i] = 0;
+            }
+        }
+        assert_int_equal(__builtin_popcount(lanes_used), modes[m] == PK_HASH_OUTER ? 1 : 4);
+        assert_int_equal(spread > 0, modes[m] == PK_HASH_FLOW);
+    }
     plane_down(&plane);
 }
 
@@ -412,13 +464,15 @@ static void lanes_go(void **state)
     assert_int_equal(got + dropped, 900);
     assert_int_equal(net_count(plane.broker, "taps", "f/t", "no-lane"), dropped);
     const struct pk_broker_share shares[] = { { 0, 1 }, { 2, 1 } };
-    OK(pk_broker_group_set(plane.broker, "f/g", shares, 2, &err));
+    OK(pk_broker_group_set(plane.broker, "f/g", PK_HASH_OUTER, shares, 2, &err));
     send_flows(&plane, 900, 60);
     assert_int_equal(receive_all(&plane, NULL), 900);
     const struct pk_broker_share missing[] = { { 0, 1 }, { 1, 1 } };
-    assert_int_equal(pk_broker_group_set(plane.broker, "f/g", missing, 2, &err), PK_E_NOTFOUND);
+    assert_int_equal(pk_broker_group_set(plane.broker, "f/g", PK_HASH_OUTER, missing, 2, &err),
+                     PK_E_NOTFOUND);
     const struct pk_broker_share twice[] = { { 0, 1 }, { 0, 1 } };
-    assert_int_equal(pk_broker_group_set(plane.broker, "f/g", twice, 2, &err), PK_E_USAGE);
+    assert_int_equal(pk_broker_group_set(plane.broker, "f/g", PK_HASH_OUTER, twice, 2, &err),
+                     PK_E_USAGE);
     OK(pk_broker_tap_detach(plane.broker, "f/t", &err));
     assert_false(pk_broker_tap_intact(plane.broker, "f/t", plane.tap));
     OK(pk_broker_group_remove(plane.broker, "f/g", &err));
@@ -467,7 +521,7 @@ static void killed_holders(void **state)
             for (unsigned n = 0;; n++) {
                 const struct pk_broker_share shares[] = { { 0, 1 }, { 1, 1 + n % 2 } };
                 json_decref(pk_broker_counters(broker, NULL));
-                pk_broker_group_set(broker, "f/g", shares, 2, NULL);
+                pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, shares, 2, NULL);
                 pk_broker_lane_add(broker, "f/g/0", plane.lanes[0].host_ifindex,
                                    plane.lanes[0].netns_fd, "tap0", NULL);
             }
@@ -606,7 +660,7 @@ static void foreign_programs(void **state)
 {
     (void)state;
     struct pk_broker *broker = open_broker();
-    OK(pk_broker_group_set(broker, "f/g", NULL, 0, &err));
+    OK(pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, NULL, 0, &err));
     unsigned ifindex = net_veth("tap", "wire", 1500);
     struct bpf_insn pass[] = { { .code = 0xb7, .imm = 2 }, { .code = 0x95 } }; /* r0 = PASS; exit */
     int fd = bpf_prog_load(BPF_PROG_TYPE_XDP, "foreign", "GPL", pass, 2, NULL);
@@ -626,7 +680,7 @@ static void foreign_programs(void **state)
     }
     close(fd);
     OK(pk_broker_remove_all(broker, &err));
-    assert_int_equal(pk_broker_group_set(broker, "f/g", NULL, 0, &err), PK_E_USAGE);
+    assert_int_equal(pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, NULL, 0, &err), PK_E_USAGE);
     pk_broker_close(broker);
     assert_true(net_run("ip", "link", "del", "tap", NULL));
 }
@@ -660,7 +714,7 @@ static void errors_say_what_to_do(void **state)
     broker = open_broker();
     enum pk_xdp_mode mode;
     assert_int_equal(pk_broker_tap_attach(broker, "f/t", 9999, "f/g", &mode, &err), PK_E_NOTFOUND);
-    OK(pk_broker_group_set(broker, "f/g", NULL, 0, &err));
+    OK(pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, NULL, 0, &err));
     assert_int_equal(pk_broker_tap_attach(broker, "f/t", 9999, "f/g", &mode, &err), PK_E_NOTFOUND);
     assert_non_null(strstr(err.msg, "gone"));
     assert_true(err.hint[0] != '\0');
@@ -672,11 +726,12 @@ static void errors_say_what_to_do(void **state)
     char long_key[300];
     memset(long_key, 'k', sizeof long_key - 1);
     long_key[sizeof long_key - 1] = '\0';
-    assert_int_equal(pk_broker_group_set(broker, long_key, NULL, 0, &err), PK_E_USAGE);
+    assert_int_equal(pk_broker_group_set(broker, long_key, PK_HASH_OUTER, NULL, 0, &err),
+                     PK_E_USAGE);
     for (unsigned i = 0; i < PK_BROKER_GROUPS_MAX; i++) {
         char key[32];
         snprintf(key, sizeof key, "f/g%u", i);
-        int r = pk_broker_group_set(broker, key, NULL, 0, &err);
+        int r = pk_broker_group_set(broker, key, PK_HASH_OUTER, NULL, 0, &err);
         assert_int_equal(r, i < PK_BROKER_GROUPS_MAX - 1 ? 0 : PK_E_NOSPACE);
     }
     OK(pk_broker_remove_all(broker, &err));
@@ -710,6 +765,7 @@ int main(void)
         cmocka_unit_test(programs_sit_where_they_should),
         cmocka_unit_test(unread_lanes),
         cmocka_unit_test(what_has_no_flow_goes_to_the_first_lane),
+        cmocka_unit_test(hash_modes),
         cmocka_unit_test(lanes_go),
         cmocka_unit_test(tables_swap_under_traffic),
         cmocka_unit_test(killed_holders),

@@ -13,7 +13,7 @@
     "\"lanes\":[{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":0,\"spec\":{\"mtu\":1500}},"  \
     "{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":1,\"spec\":{\"mtu\":9000}}],"            \
     "\"groups\":[{\"fleet\":\"demo\",\"name\":\"ids\",\"spec\":{\"lanes\":["                  \
-    "{\"index\":0,\"weight\":1},{\"index\":1,\"weight\":3}]}}],"                              \
+    "{\"index\":0,\"weight\":1},{\"index\":1,\"weight\":3}],\"hash\":\"flow\"}}],"            \
     "\"taps\":[{\"fleet\":\"demo\",\"name\":\"up\",\"spec\":{\"kind\":\"interface\","         \
     "\"interface\":\"ens2f0\",\"group\":\"ids\"},\"before\":{\"ifindex\":7,\"promisc\":true," \
     "\"up\":false,\"offloads\":[\"gro\",\"rx-vlan-offload\"]}},"                              \
@@ -38,6 +38,7 @@ static void test_read_and_write_back(void **state)
     assert_string_equal(lane->netns_path, "/run/netns/pk3f2a-demo-ids-1");
     assert_int_equal(lane->netns.fd, -1);
     assert_int_equal(pk_node_plane_group(&plane, "demo", "ids")->shares[1].weight, 3);
+    assert_int_equal(pk_node_plane_group(&plane, "demo", "ids")->hash, PK_HASH_FLOW);
     const struct pk_tap *tap = pk_node_plane_tap(&plane, "demo", "up");
     assert_int_equal(tap->before.ifindex, 7);
     assert_true(tap->before.promisc);
@@ -123,6 +124,11 @@ static void test_hostile_content_is_refused(void **state)
                             "\"weight\":99999}]}}");
     check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0},"
                             "{\"index\":0}]}}");
+
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"hash\":\"inner\"}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"hash\":1}}");
 
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"replay\"}}");
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"magic\","

@@ -14,6 +14,7 @@
 #define SEED 0x1234567890abcdefu
 
 static struct pk_fragment_memory *memory;
+static enum pk_hash_mode mode = PK_HASH_FLOW;
 
 static int set_up(void **state)
 {
@@ -33,7 +34,7 @@ static unsigned decide(const uint8_t *frame, size_t len, uint32_t *ret_hash)
 {
     /* A copy of its exact size, so that ASan sees every byte read beyond it. */
     PK_CLEANUP(pk_free_p) uint8_t *exact = pk_memdup(frame, len);
-    return pk_flow_decide(memory, exact, len, SEED, ret_hash);
+    return pk_flow_decide(memory, exact, len, mode, SEED, ret_hash);
 }
 
 static void dump(const uint8_t *frame, size_t len)
@@ -180,7 +181,7 @@ static void fast_path_agrees(void **state)
         size_t len = encap_any(&rng, frame);
         uint32_t fast = 0, slow = 0;
         unsigned reason = decide(frame, len, &fast);
-        unsigned slow_reason = pk_flow_decide_slow(other, frame, len, SEED, &slow);
+        unsigned slow_reason = pk_flow_decide_slow(other, frame, len, mode, SEED, &slow);
         if (reason != slow_reason || fast != slow) {
             dump(frame, len);
             fail_msg("%s, %s", pk_reason_name(reason), pk_reason_name(slow_reason));

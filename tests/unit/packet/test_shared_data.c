@@ -97,7 +97,7 @@ static unsigned read_places(const char *path)
     }
     while (count < FRAMES_MAX && pk_pcap_next(reader, &frame, &err) == 1) {
         uint32_t hash = 0;
-        unsigned reason = pk_flow_decide(memory, frame.data, frame.len, 42, &hash);
+        unsigned reason = pk_flow_decide(memory, frame.data, frame.len, PK_HASH_FLOW, 42, &hash);
         places[++count] = pk_reason_is_first_lane(reason) ? FIRST_LANE : hash;
     }
     return count;

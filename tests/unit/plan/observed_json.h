@@ -42,6 +42,7 @@ static inline struct pk_observed *observed_of_json(const json_t *json)
     {
         struct pk_observed_group *group = &observed->groups[observed->group_count++];
         size_t n;
+        group->hash = pk_strdup(pk_json_string_or(row, "hash", "outer"));
         json_t *lane;
         group->name = pk_strdup(pk_json_string_or(row, "name", ""));
         json_array_foreach(json_object_get(row, "lanes"), n, lane)

@@ -111,13 +111,14 @@ static json_t *carried_out(const struct pk_desired *desired)
         (void)json_array_append_new(
             lanes, json_pack("{s:s,s:i,s:i}", "group", desired->lanes[i].group, "index",
                              (int)desired->lanes[i].index, "mtu", (int)desired->lanes[i].mtu));
-    for (size_t g = 0; g < desired->groups.count; g++) {
+    for (size_t g = 0; g < desired->group_count; g++) {
         json_t *members = json_array();
         for (size_t i = 0; i < desired->lane_count; i++)
-            if (strcmp(desired->lanes[i].group, desired->groups.list[g]) == 0)
+            if (strcmp(desired->lanes[i].group, desired->groups[g].name) == 0)
                 (void)json_array_append_new(members, json_integer(desired->lanes[i].index));
         (void)json_array_append_new(
-            groups, json_pack("{s:s,s:o}", "name", desired->groups.list[g], "lanes", members));
+            groups, json_pack("{s:s,s:o,s:s}", "name", desired->groups[g].name, "lanes", members,
+                              "hash", pk_group_hash_name(desired->groups[g].hash)));
     }
     for (size_t i = 0; i < desired->unit_count; i++)
         (void)json_array_append_new(
@@ -236,9 +237,11 @@ static char *random_fleet(unsigned *seed)
     }
     (void)pk_buf_puts(&out, "  groups:\n");
     for (unsigned i = 0; i < groups; i++) {
-        (void)pk_buf_printf(&out,
-                            "    - name: g%u\n      taps: [t%u]\n      lanes: %u\n      tools:\n",
-                            i, i, 1 + (unsigned)rand_r(seed) % 4);
+        (void)pk_buf_printf(
+            &out,
+            "    - name: g%u\n      taps: [t%u]\n      lanes: %u\n      hash: %s\n      tools:\n",
+            i, i, 1 + (unsigned)rand_r(seed) % 4,
+            pk_group_hash_name((enum pk_group_hash)(rand_r(seed) % PK_GROUP_HASHES)));
         for (unsigned t = 0; t <= (unsigned)rand_r(seed) % 2; t++)
             (void)pk_buf_printf(
                 &out, "        - {name: s%u, package: sniffer@%u, values: {verbose: %s}}\n", t,
@@ -318,7 +321,7 @@ static void carry_out(json_t *there, const json_t *goal, const struct pk_desired
                                 "");
         break;
     case PK_STEP_GROUP:
-        name = remove ? observed->groups[step->index].name : desired->groups.list[step->index];
+        name = remove ? observed->groups[step->index].name : desired->groups[step->index].name;
         break;
     case PK_STEP_TAP:
         name = remove ? observed->taps[step->index].name : desired->taps[step->index].name;
