@@ -108,6 +108,7 @@ int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_
         slots->lane[i] =
             slots->lane[i] == PK_MAGLEV_EMPTY ? (uint16_t)PK_NO_LANE : numbers[slots->lane[i]];
     slots->lane[PK_HASH_SLOTS] = first;
+    memset(slots->old, 0xff, sizeof slots->old); /* PK_NO_LANE */
     slots->mode = mode;
     if (!is_new && broker->tables[id] != NULL &&
         memcmp(broker->tables[id], slots, sizeof *slots) == 0)

@@ -20,6 +20,7 @@ enum pk_plane_map {
     PK_MAP_PORTS,
     PK_MAP_READERS,
     PK_MAP_FRAGMENTS,
+    PK_MAP_DRAINS,
     PK_MAP_TAP_COUNTS,
     PK_MAP_RANGE_COUNTS,
     PK_MAP_LANE_COUNTS,

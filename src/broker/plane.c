@@ -26,6 +26,7 @@ static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_PORTS] = "pk_ports",
     [PK_MAP_READERS] = "pk_readers",
     [PK_MAP_FRAGMENTS] = "pk_fragments",
+    [PK_MAP_DRAINS] = "pk_drains",
     [PK_MAP_TAP_COUNTS] = "pk_tap_counts",
     [PK_MAP_RANGE_COUNTS] = "pk_range_counts",
     [PK_MAP_LANE_COUNTS] = "pk_lane_counts",

@@ -14,7 +14,7 @@
 #include "packet/reason.h"
 
 #define PK_BROKER_MAGIC 0x706b6272u /* "pkbr" */
-#define PK_BROKER_ABI   2u
+#define PK_BROKER_ABI   3u
 
 #define PK_TAPS_MAX    64u
 #define PK_GROUPS_MAX  64u
@@ -34,8 +34,31 @@ struct pk_meta {
  * what the slots are by. */
 struct pk_slots {
     __u16 lane[PK_HASH_SLOTS + 1];
-    __u32 mode; /* enum pk_hash_mode */
+    __u16
+        old[PK_HASH_SLOTS + 1]; /* where the slot's known flows stay (bpf/drain.h), or PK_NO_LANE */
+    __u32 load[PK_HASH_SLOTS + 1]; /* if metered: PK_LOAD_PACKET a packet, and its bytes; wraps */
+    __u32 mode;                    /* enum pk_hash_mode */
+    __u32 draining;                /* slots that have an old lane */
+    __u32 metered;
+    __u32 reserved;
+    __u64 drain_until; /* CLOCK_MONOTONIC, ns: when the last of them is to end at the latest */
 };
+#define PK_LOAD_PACKET 256u
+
+/* A flow of a slot that drains. */
+struct pk_drain_key {
+    __u64 flow; /* its hash */
+    __u32 group;
+    __u32 slot;
+};
+struct pk_drain_flow {
+    __u64 seen; /* CLOCK_MONOTONIC_COARSE, ns: its last packet */
+    __u32 lane; /* that has it */
+    __u8 is_tcp;
+    __u8 ended; /* bits: either end sent FIN (1, 2), or RST (3) */
+    __u16 reserved;
+};
+#define PK_DRAIN_FLOWS 262144u
 
 struct pk_tap_counters {
     __u64 packets;
@@ -88,7 +111,9 @@ struct pk_lane_record {
 #define PK_ASSERT_SIZE(type, bytes) \
     _Static_assert(sizeof(type) == (bytes), #type " is part of the pinned layout")
 PK_ASSERT_SIZE(struct pk_meta, 16);
-PK_ASSERT_SIZE(struct pk_slots, 131080);
+PK_ASSERT_SIZE(struct pk_slots, 524328);
+PK_ASSERT_SIZE(struct pk_drain_key, 16);
+PK_ASSERT_SIZE(struct pk_drain_flow, 16);
 PK_ASSERT_SIZE(struct pk_tap_counters, 168);
 PK_ASSERT_SIZE(struct pk_range_counters, 16);
 PK_ASSERT_SIZE(struct pk_lane_counters, 48);

@@ -83,6 +83,13 @@ struct {
 } pk_fragments SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, PK_DRAIN_FLOWS);
+    __type(key, struct pk_drain_key);
+    __type(value, struct pk_drain_flow);
+} pk_drains SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, PK_TAPS_MAX);
     __type(key, __u32);
