@@ -46,16 +46,19 @@ PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow
         return reason;
 
     const struct pk_fragment_header *outer = &flow->fragment[0];
-    const struct pk_fragment_header *inner = flow->fragments > 1 ? &flow->fragment[1] : 0;
+    /* A flag and not a null pointer, of which Linux 6.1's verifier loses track. */
+    const struct pk_fragment_header *inner = &flow->fragment[1];
+    int has_inner = flow->fragments > 1;
     __u64 now = pk_fragment_now(memory);
     struct pk_fragment_entry *outer_known = pk_fragment_known(memory, outer, now);
-    struct pk_fragment_entry *inner_known = inner ? pk_fragment_known(memory, inner, now) : 0;
+    struct pk_fragment_entry *inner_known = has_inner ? pk_fragment_known(memory, inner, now) : 0;
     struct pk_fragment_entry *known = outer_known ? outer_known : inner_known;
     if (known) {
         hash = known->hash;
         if (known->orphan)
             reason = PK_REASON_FRAGMENT_UNKNOWN;
-    } else if (outer->place == PK_FRAGMENT_LATER || (inner && inner->place == PK_FRAGMENT_LATER)) {
+    } else if (outer->place == PK_FRAGMENT_LATER ||
+               (has_inner && inner->place == PK_FRAGMENT_LATER)) {
         reason = PK_REASON_FRAGMENT_UNKNOWN;
     }
     *ret_hash = hash;
@@ -64,7 +67,7 @@ PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow
                                        .orphan = reason == PK_REASON_FRAGMENT_UNKNOWN };
     if (!outer_known && !outer->quoted)
         pk_fragment_store(memory, &outer->key, &entry);
-    if (inner && !inner_known && !inner->quoted)
+    if (has_inner && !inner_known && !inner->quoted)
         pk_fragment_store(memory, &inner->key, &entry);
     return reason;
 }

@@ -188,9 +188,12 @@ static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 mode, 
     if (part > PK_PARSE_WINDOW)
         part = PK_PARSE_WINDOW;
     if (!copy_start((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, part,
-                    parser->window) &&
-        (part < 1 || bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0))
-        return PK_REASON_TRUNCATED;
+                    parser->window)) {
+        asm volatile("" : "+r"(part)); /* Linux 6.1's verifier has lost the bound by now */
+        if (part < 1 || part > PK_PARSE_WINDOW ||
+            bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0)
+            return PK_REASON_TRUNCATED;
+    }
     pk_parse(parser, size, mode);
     return pk_decide(0, &parser->flow, seed, ret_hash);
 }
@@ -223,6 +226,8 @@ int pk_tap(struct xdp_md *ctx)
 
     __u32 slot = pk_reason_is_first_lane(reason) ? PK_HASH_SLOTS : pk_hash_slot(hash);
     __u32 lane = PK_NO_LANE;
+    /* clang knows the bound and drops the check; Linux 6.1's verifier loses it on the way. */
+    asm volatile("" : "+r"(slot));
     if (slots && slot <= PK_HASH_SLOTS)
         lane = slots->lane[slot];
     if (lane >= PK_LANES_MAX) {
