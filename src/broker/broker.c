@@ -203,8 +203,10 @@ void pk_broker_close(struct pk_broker *broker)
     if (broker == NULL)
         return;
     close_maps(broker);
-    for (size_t i = 0; i < PK_GROUPS_MAX; i++)
+    for (size_t i = 0; i < PK_GROUPS_MAX; i++) {
         pk_free(broker->tables[i]);
+        pk_group_wish_done(&broker->wishes[i]);
+    }
     pk_fragment_memory_free(broker->fragments);
     pk_free(broker->pin_dir);
     pk_free(broker);

@@ -53,16 +53,61 @@ int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool pr
 /* What was set last, also by an agent before this one. */
 bool pk_broker_lane_reader(struct pk_broker *broker, const char *key);
 
+/* A lane that is not in has its slots with the other lanes; it gets the same ones back. */
+enum pk_broker_part {
+    PK_PART_IN,
+    PK_PART_LEAVING, /* its flows may stay until they end */
+    PK_PART_OUT      /* nothing stays: it takes no packets */
+};
 struct pk_broker_share {
     unsigned lane;   /* index in the group; the lane was added before */
     unsigned weight; /* 1.. ; 0 = gets no slots */
+    enum pk_broker_part part;
 };
 /* Builds the slot table (Maglev) and swaps it in at once, with what is hashed for it; lanes that
  * stay keep their slots as far as the shares allow. What cannot be parsed goes to the lane with the
  * lowest index. */
 int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
                         const struct pk_broker_share *shares, size_t count, struct pk_error *err);
+/* The same, but slots of a lane that takes packets drain: new TCP flows go to the slot's new lane,
+ * all else stays with the old one until those flows have ended, drain ns at most. What cannot move
+ * yet (a slot that drains already) moves with a later pk_broker_drains_step(). Another hash mode
+ * comes at once. */
+int pk_broker_group_turn(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
+                         const struct pk_broker_share *shares, size_t count, pk_nsec drain,
+                         struct pk_error *err);
 int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
+
+/* Ends what has drained. Each second while something drains; cheap while nothing does. Tells how
+ * many slots of all groups drain still. */
+int pk_broker_drains_step(struct pk_broker *broker, size_t *ret_slots, struct pk_error *err);
+struct pk_broker_draining {
+    size_t slots; /* 0 = the lane drains no more */
+    size_t flows; /* that are alive in the lane, as of the last step */
+    pk_nsec left; /* until the end at the latest */
+};
+/* What drains from a lane. False: there is no such lane. */
+bool pk_broker_lane_draining(struct pk_broker *broker, const char *key,
+                             struct pk_broker_draining *ret_draining);
+
+/* Single slots to other lanes, on top of what the shares say; they move by draining. They stay
+ * through pk_broker_group_turn(), while their lane is in. count 0 takes all moves back. */
+struct pk_broker_move {
+    uint32_t slot;
+    unsigned lane; /* index in the group */
+};
+int pk_broker_group_move(struct pk_broker *broker, const char *key,
+                         const struct pk_broker_move *moves, size_t count, struct pk_error *err);
+/* Switches the count of each slot's load on or off. */
+int pk_broker_group_meter(struct pk_broker *broker, const char *key, bool on, struct pk_error *err);
+/* Per slot: the lane's index (UINT_MAX = none), where it would be without moves, and the load that
+ * was counted since metering began (PK_LOAD_PACKET in bpf/abi.h; wraps). */
+struct pk_broker_slot {
+    unsigned lane, home;
+    uint32_t load;
+};
+int pk_broker_group_slots(struct pk_broker *broker, const char *key,
+                          struct pk_broker_slot slots[PK_SLOT_COUNT], struct pk_error *err);
 
 /* native, or generic where the driver has no XDP */
 enum pk_xdp_mode { PK_XDP_NONE, PK_XDP_NATIVE, PK_XDP_GENERIC };

@@ -11,7 +11,6 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "broker/internal.h"
-#include "broker/maglev.h"
 #include "packet/flow.h"
 #include "packet/parse.h"
 
@@ -40,9 +39,8 @@ int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err)
     return 0;
 }
 
-/* Puts a table in force, at once. Takes slots on success. */
-static int swap_table_take(struct pk_broker *broker, uint32_t group, struct pk_slots *slots,
-                           struct pk_error *err)
+int pk_group_swap_table_take(struct pk_broker *broker, uint32_t group, struct pk_slots *slots,
+                             struct pk_error *err)
 {
     uint32_t zero = 0;
     PK_CLEANUP(pk_close_p)
@@ -54,37 +52,32 @@ static int swap_table_take(struct pk_broker *broker, uint32_t group, struct pk_s
     int r = pk_map_write(broker, PK_MAP_TABLES, group, &fd, err);
     if (r < 0)
         return r;
+    struct pk_group_record record = broker->groups[group];
+    record.generation++;
+    r = pk_map_write(broker, PK_MAP_GROUPS, group, &record, err);
+    if (r < 0)
+        return r;
+    broker->groups[group] = record;
     pk_free(broker->tables[group]);
     broker->tables[group] = slots;
     return 0;
 }
 
-static int lane_of(struct pk_broker *broker, const char *group_key, unsigned index)
+int pk_group_lane(struct pk_broker *broker, const char *group_key, unsigned index)
 {
     char key[PK_KEY_SIZE + 16];
     snprintf(key, sizeof key, "%s/%u", group_key, index);
     return PK_FIND(broker->lanes, key);
 }
 
-int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
+static int check_shares(struct pk_broker *broker, const char *key,
                         const struct pk_broker_share *shares, size_t count, struct pk_error *err)
 {
-    uint32_t id;
-    bool is_new;
-    int r = pk_broker_check_open(broker, err);
-    if (r >= 0)
-        r = PK_RECORD_TAKE(broker->groups, key, "group", &id, &is_new, err);
-    if (r < 0)
-        return r;
     if (count > PK_LANES_MAX)
         return pk_fail(err, PK_E_NOSPACE, "group %s: %zu lanes, %u are the most", key, count,
                        PK_LANES_MAX);
-    uint16_t numbers[PK_LANES_MAX];
-    uint16_t first = PK_NO_LANE;
-    unsigned lowest = 0;
     for (size_t i = 0; i < count; i++) {
-        int lane = lane_of(broker, key, shares[i].lane);
-        if (lane < 0) {
+        if (pk_group_lane(broker, key, shares[i].lane) < 0) {
             pk_fail(err, PK_E_NOTFOUND, "group %s: there is no lane %u", key, shares[i].lane);
             return pk_hint(err, "add the lane first");
         }
@@ -92,47 +85,66 @@ int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_
             if (shares[k].lane == shares[i].lane)
                 return pk_fail(err, PK_E_USAGE, "group %s: lane %u has two shares", key,
                                shares[i].lane);
-        numbers[i] = (uint16_t)lane;
-        /* A lane without weight is being emptied: it gets nothing new. */
-        if (shares[i].weight > 0 && (first == PK_NO_LANE || shares[i].lane < lowest)) {
-            first = (uint16_t)lane;
-            lowest = shares[i].lane;
-        }
     }
+    return 0;
+}
 
-    PK_CLEANUP(pk_free_p) struct pk_slots *slots = pk_zalloc(sizeof *slots);
-    if (slots == NULL)
-        return pk_no_memory(err);
-    pk_maglev_fill(shares, count, slots->lane);
-    for (size_t i = 0; i < PK_HASH_SLOTS; i++)
-        slots->lane[i] =
-            slots->lane[i] == PK_MAGLEV_EMPTY ? (uint16_t)PK_NO_LANE : numbers[slots->lane[i]];
-    slots->lane[PK_HASH_SLOTS] = first;
-    memset(slots->old, 0xff, sizeof slots->old); /* PK_NO_LANE */
-    slots->mode = mode;
-    if (!is_new && broker->tables[id] != NULL &&
-        memcmp(broker->tables[id], slots, sizeof *slots) == 0)
-        return 0;
-
-    struct pk_group_record record = broker->groups[id];
-    if (is_new) {
-        record = (struct pk_group_record){ 0 };
-        memcpy(record.key, key, strlen(key)); /* its length is checked */
-        for (uint32_t i = 0; i < PK_RANGES && r >= 0; i++)
-            r = pk_map_zero(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i,
+/* The record of a group that comes; what it counts begins at zero. */
+static int begin(struct pk_broker *broker, uint32_t id, const char *key, struct pk_error *err)
+{
+    struct pk_group_record record = { 0 };
+    memcpy(record.key, key, strlen(key)); /* its length is checked */
+    for (uint32_t i = 0; i < PK_RANGES; i++) {
+        int r = pk_map_zero(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i,
                             sizeof(struct pk_range_counters), err);
         if (r < 0)
             return r;
     }
-    record.generation++;
-    r = swap_table_take(broker, id, slots, err);
-    if (r < 0)
-        return pk_wrap(err, "group %s", key);
-    (void)PK_TAKE(slots);
-    r = pk_map_write(broker, PK_MAP_GROUPS, id, &record, err);
+    broker->groups[id] = record;
+    return 0;
+}
+
+int pk_broker_group_turn(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
+                         const struct pk_broker_share *shares, size_t count, pk_nsec drain,
+                         struct pk_error *err)
+{
+    uint32_t id;
+    bool is_new;
+    int r = pk_broker_check_open(broker, err);
     if (r >= 0)
-        broker->groups[id] = record;
-    return r;
+        r = PK_RECORD_TAKE(broker->groups, key, "group", &id, &is_new, err);
+    if (r >= 0)
+        r = check_shares(broker, key, shares, count, err);
+    if (r < 0)
+        return r;
+    struct pk_broker_share *copy = pk_zalloc_array(count + 1, sizeof *copy);
+    if (copy == NULL)
+        return pk_no_memory(err);
+    if (count > 0)
+        memcpy(copy, shares, count * sizeof *copy);
+    struct pk_group_wish before = broker->wishes[id];
+    broker->wishes[id].shares = copy;
+    broker->wishes[id].count = count;
+    broker->wishes[id].drain = drain;
+    if (is_new)
+        r = begin(broker, id, key, err);
+    if (r >= 0)
+        r = pk_group_step(broker, id, mode, err);
+    if (r < 0) {
+        broker->wishes[id] = before;
+        if (is_new)
+            broker->groups[id] = (struct pk_group_record){ 0 };
+        pk_free(copy);
+        return pk_wrap(err, "group %s", key);
+    }
+    pk_free(before.shares);
+    return 0;
+}
+
+int pk_broker_group_set(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
+                        const struct pk_broker_share *shares, size_t count, struct pk_error *err)
+{
+    return pk_broker_group_turn(broker, key, mode, shares, count, 0, err);
 }
 
 int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_error *err)
@@ -155,6 +167,7 @@ int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_
         return pk_fail_errno(err, errno, "group %s: cannot take its slots out", key);
     pk_free(broker->tables[id]);
     broker->tables[id] = NULL;
+    pk_group_wish_done(&broker->wishes[id]);
     struct pk_group_record none = { 0 };
     r = pk_map_write(broker, PK_MAP_GROUPS, id, &none, err);
     if (r >= 0)
@@ -173,14 +186,20 @@ int pk_group_forget_lane(struct pk_broker *broker, uint32_t lane, struct pk_erro
             return pk_no_memory(err);
         bool changed = false;
         for (size_t i = 0; i <= PK_HASH_SLOTS; i++) {
-            if (slots->lane[i] != lane)
-                continue;
-            slots->lane[i] = PK_NO_LANE;
-            changed = true;
+            if (slots->lane[i] == lane) {
+                slots->lane[i] = PK_NO_LANE;
+                changed = true;
+            }
+            if (slots->old[i] == lane) {
+                slots->old[i] = PK_NO_LANE;
+                slots->draining--;
+                changed = true;
+            }
         }
+        pk_group_forget_moves(broker, group, lane);
         if (!changed)
             continue;
-        int r = swap_table_take(broker, group, slots, err);
+        int r = pk_group_swap_table_take(broker, group, slots, err);
         if (r < 0)
             return r;
         (void)PK_TAKE(slots);

@@ -27,17 +27,32 @@ enum pk_plane_map {
     PK_MAP_COUNT
 };
 
+/* What is wanted of a group's slots. Not kept in the kernel: an agent that starts says it anew, and
+ * slots that were moved go home. */
+struct pk_group_wish {
+    struct pk_broker_share *shares; /* NULL = not said yet */
+    size_t count;
+    pk_nsec drain;
+    uint16_t *moves;   /* per slot the number of its lane, or PK_NO_LANE; NULL = none */
+    pk_nsec *until;    /* per slot, when its drain ends; NULL = none drained since the start */
+    size_t *slots;     /* per lane's number, that drain from it; as of the last step */
+    size_t *flows;     /* the same */
+    pk_nsec *deadline; /* the same */
+};
+
 struct pk_broker {
     char *pin_dir;
     int maps[PK_MAP_COUNT];
     uint64_t seed;
     uint64_t build; /* of this binary's programs */
     bool removed;
+    bool drained; /* something drained at the last step */
     struct pk_tap_record taps[PK_TAPS_MAX];
     struct pk_group_record groups[PK_GROUPS_MAX];
     struct pk_lane_record lanes[PK_LANES_MAX];
     struct pk_slots *tables[PK_GROUPS_MAX]; /* copies of what is in force; NULL = none */
-    struct pk_fragment_memory *fragments;   /* for pk_broker_decide() */
+    struct pk_group_wish wishes[PK_GROUPS_MAX];
+    struct pk_fragment_memory *fragments; /* for pk_broker_decide() */
 };
 
 /* ---- plane.c: programs, maps, links, pins ---- */
@@ -96,7 +111,20 @@ int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
 
 /* Reads the tables in force. */
 int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err);
+/* Puts a table in force, at once. Takes slots on success. */
+int pk_group_swap_table_take(struct pk_broker *broker, uint32_t group, struct pk_slots *slots,
+                             struct pk_error *err);
+/* The number of a group's lane, or -1. */
+int pk_group_lane(struct pk_broker *broker, const char *group_key, unsigned index);
 /* Takes a lane that goes out of all tables. */
 int pk_group_forget_lane(struct pk_broker *broker, uint32_t lane, struct pk_error *err);
+
+/* ---- drain.c ---- */
+
+/* Goes towards what is wished of the group, as far as can be now. */
+int pk_group_step(struct pk_broker *broker, uint32_t group, enum pk_hash_mode mode,
+                  struct pk_error *err);
+void pk_group_wish_done(struct pk_group_wish *wish);
+void pk_group_forget_moves(struct pk_broker *broker, uint32_t group, uint32_t lane);
 
 #endif

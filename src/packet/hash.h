@@ -39,7 +39,7 @@ PK_INLINE __u64 pk_hash_end6(__u64 high, __u64 low, __u16 port, __u64 seed)
     return pk_hash_mix(pk_hash_mix(high, seed) + low, ~seed) + pk_hash_mix(port, seed);
 }
 
-PK_INLINE __u32 pk_hash_join(__u64 a, __u64 b, __u8 proto)
+PK_INLINE __u64 pk_hash_join64(__u64 a, __u64 b, __u8 proto)
 {
     __u64 sum = a + b;
     __u64 x = (a ^ b) + (sum << 23 | sum >> 41) + proto;
@@ -48,7 +48,12 @@ PK_INLINE __u32 pk_hash_join(__u64 a, __u64 b, __u8 proto)
     x *= 0xff51afd7ed558ccdull;
     x ^= x >> 33;
     x *= 0xc4ceb9fe1a85ec53ull;
-    return (__u32)(x >> 32);
+    return x;
+}
+
+PK_INLINE __u32 pk_hash_join(__u64 a, __u64 b, __u8 proto)
+{
+    return (__u32)(pk_hash_join64(a, b, proto) >> 32);
 }
 
 /* A slot by the upper end of a product: no division, and even to 1 part in 65,536. */

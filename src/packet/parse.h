@@ -22,14 +22,19 @@ PK_INLINE int pk_is_vlan(__u16 type)
     return type == PK_BE16(0x8100) || type == PK_BE16(0x88a8) || type == PK_BE16(0x9100);
 }
 
-PK_INLINE __u32 pk_flow_hash(const struct pk_flow *flow, __u64 seed)
+PK_INLINE __u64 pk_flow_hash64(const struct pk_flow *flow, __u64 seed)
 {
     if (flow->family == 4)
-        return pk_hash_join(pk_hash_end4((__u32)flow->src[0], flow->src_port, seed),
-                            pk_hash_end4((__u32)flow->dst[0], flow->dst_port, seed), flow->proto);
-    return pk_hash_join(pk_hash_end6(flow->src[0], flow->src[1], flow->src_port, seed),
-                        pk_hash_end6(flow->dst[0], flow->dst[1], flow->dst_port, seed),
-                        flow->proto);
+        return pk_hash_join64(pk_hash_end4((__u32)flow->src[0], flow->src_port, seed),
+                              pk_hash_end4((__u32)flow->dst[0], flow->dst_port, seed), flow->proto);
+    return pk_hash_join64(pk_hash_end6(flow->src[0], flow->src[1], flow->src_port, seed),
+                          pk_hash_end6(flow->dst[0], flow->dst[1], flow->dst_port, seed),
+                          flow->proto);
+}
+
+PK_INLINE __u32 pk_flow_hash(const struct pk_flow *flow, __u64 seed)
+{
+    return (__u32)(pk_flow_hash64(flow, seed) >> 32);
 }
 
 /* The hash of a plain packet with ports; 0 = not one, ask pk_parse(). */
