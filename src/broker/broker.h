@@ -109,11 +109,69 @@ struct pk_broker_slot {
 int pk_broker_group_slots(struct pk_broker *broker, const char *key,
                           struct pk_broker_slot slots[PK_SLOT_COUNT], struct pk_error *err);
 
+/* More of one is PK_E_NOSPACE. */
+#define PK_BROKER_TENANTS_MAX 255u /* of a tap */
+#define PK_BROKER_TARGETS_MAX 8u   /* of a tenant on a tap */
+#define PK_BROKER_TENANT_NAME 64u  /* bytes, with the 0 */
+
+struct pk_broker_vlan {
+    uint16_t outer; /* id of the outermost tag */
+    int inner;      /* of the next one, or -1 = whatever follows */
+};
+struct pk_broker_prefix {
+    uint8_t family; /* 4, 6 */
+    uint8_t length; /* in bits */
+    uint8_t address[16];
+};
+
+/* Whose packet it is: any of these, or, where all are empty, every packet. VLANs are those of the
+ * outermost Ethernet header; VNI (VXLAN, GENEVE), GRE key and ERSPAN session those of the outermost
+ * tunnel that has one of them; a prefix holds for either address of the innermost flow. */
+struct pk_broker_tenant {
+    const char *name;
+    const struct pk_broker_vlan *vlans;
+    size_t vlan_count;
+    const uint32_t *vnis;
+    size_t vni_count;
+    const uint32_t *gre_keys;
+    size_t gre_key_count;
+    const uint16_t *erspan_sessions;
+    size_t erspan_session_count;
+    const struct pk_broker_prefix *prefixes;
+    size_t prefix_count;
+};
+
+struct pk_filter;
+
+/* A group that gets the packets of a tenant. A group stands once in a tap's list. */
+struct pk_broker_target {
+    const char *group_key;
+    const char *tenant;             /* NULL or "" = what no tenant of the tap claims */
+    const struct pk_filter *filter; /* NULL = all; not kept beyond the call */
+};
+
+enum pk_broker_tap_kind {
+    PK_BROKER_TAP_MIRROR, /* takes every packet of the interface */
+    PK_BROKER_TAP_TUNNEL, /* takes what is sent to the machine's tunnels, leaves the rest to it */
+    PK_BROKER_TAP_INLINE, /* between two interfaces */
+};
+
+struct pk_broker_tap_config {
+    enum pk_broker_tap_kind kind;
+    const struct pk_broker_tenant *tenants; /* the first one that claims a packet has it */
+    size_t tenant_count;
+    const struct pk_broker_target *targets;
+    size_t target_count;
+};
+
 /* native, or generic where the driver has no XDP */
 enum pk_xdp_mode { PK_XDP_NONE, PK_XDP_NATIVE, PK_XDP_GENERIC };
-/* Another XDP program on the interface that is not ours: PK_E_CONFLICT, left alone. */
+/* Attaches the tap's program, which is made for this configuration. Idempotent; where another
+ * configuration runs, the new program takes its place at once, between two packets. The groups were
+ * set before. Another XDP program on the interface that is not ours: PK_E_CONFLICT, left alone. */
 int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifindex,
-                         const char *group_key, enum pk_xdp_mode *ret_mode, struct pk_error *err);
+                         const struct pk_broker_tap_config *config, enum pk_xdp_mode *ret_mode,
+                         struct pk_error *err);
 int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_error *err);
 bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned ifindex);
 

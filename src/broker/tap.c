@@ -49,11 +49,15 @@ int pk_tap_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err)
 }
 
 int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifindex,
-                         const char *group_key, enum pk_xdp_mode *ret_mode, struct pk_error *err)
+                         const struct pk_broker_tap_config *config, enum pk_xdp_mode *ret_mode,
+                         struct pk_error *err)
 {
     int r = pk_broker_check_open(broker, err);
     if (r < 0)
         return r;
+    if (config->tenant_count > 0 || config->target_count != 1)
+        return pk_fail(err, PK_E_UNSUPPORTED, "tap %s: one group and no tenants", key);
+    const char *group_key = config->targets[0].group_key;
     int group = PK_FIND(broker->groups, group_key);
     if (group_key[0] == '\0' || group < 0) {
         pk_fail(err, PK_E_NOTFOUND, "tap %s: there is no group %s", key, group_key);

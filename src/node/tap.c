@@ -144,7 +144,9 @@ static int ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     if (!tap->attached || tap->ifindex != link.ifindex ||
         !pk_broker_tap_intact(agent->broker, tap->key, link.ifindex)) {
         (void)snprintf(group_key, sizeof(group_key), "%s/%s", tap->fleet, tap->group);
-        r = pk_broker_tap_attach(agent->broker, tap->key, link.ifindex, group_key, &tap->mode, err);
+        const struct pk_broker_target target = { .group_key = group_key };
+        const struct pk_broker_tap_config config = { .targets = &target, .target_count = 1 };
+        r = pk_broker_tap_attach(agent->broker, tap->key, link.ifindex, &config, &tap->mode, err);
         if (r < 0)
             return r;
         tap->attached = true;

@@ -19,12 +19,21 @@
 #include "packet/fragment.h"
 #include "packet/parse.h"
 
+/* A fragment's key for one use: hashes by different modes do not mix. */
+PK_INLINE void pk_fragment_key_for(const struct pk_fragment_header *header, __u32 use, __u64 scope,
+                                   struct pk_fragment_key *ret_key)
+{
+    *ret_key = header->key;
+    ret_key->proto = header->key.proto | use << 8;
+    ret_key->scope = scope;
+}
+
 /* Is it known where the datagram goes? A first fragment follows only what came before it. */
 PK_INLINE struct pk_fragment_entry *pk_fragment_known(struct pk_fragment_memory *memory,
                                                       const struct pk_fragment_header *header,
-                                                      __u64 now)
+                                                      const struct pk_fragment_key *key, __u64 now)
 {
-    struct pk_fragment_entry *entry = pk_fragment_find(memory, &header->key);
+    struct pk_fragment_entry *entry = pk_fragment_find(memory, key);
     if (entry && now - entry->time < PK_FRAGMENT_NSEC &&
         (header->place == PK_FRAGMENT_LATER || entry->orphan))
         return entry;
@@ -32,15 +41,15 @@ PK_INLINE struct pk_fragment_entry *pk_fragment_known(struct pk_fragment_memory 
 }
 
 /* Returns the reason (enum pk_reason). *ret_hash counts unless pk_reason_is_first_lane(). */
-PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow *flow, __u64 seed,
-                         __u32 *ret_hash)
+PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow *flow, __u32 mode,
+                         __u64 seed, __u32 *ret_hash)
 {
     __u8 reason = flow->reason;
     if (pk_reason_is_first_lane(reason)) {
         *ret_hash = 0;
         return reason;
     }
-    __u32 hash = pk_flow_hash(flow, seed);
+    __u32 hash = pk_flow_hash(flow, mode, seed);
     *ret_hash = hash;
     if (flow->fragments == 0)
         return reason;
@@ -49,9 +58,13 @@ PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow
     /* A flag and not a null pointer, of which Linux 6.1's verifier loses track. */
     const struct pk_fragment_header *inner = &flow->fragment[1];
     int has_inner = flow->fragments > 1;
+    struct pk_fragment_key outer_key, inner_key;
+    pk_fragment_key_for(outer, mode, 0, &outer_key);
+    pk_fragment_key_for(inner, mode, 0, &inner_key);
     __u64 now = pk_fragment_now(memory);
-    struct pk_fragment_entry *outer_known = pk_fragment_known(memory, outer, now);
-    struct pk_fragment_entry *inner_known = has_inner ? pk_fragment_known(memory, inner, now) : 0;
+    struct pk_fragment_entry *outer_known = pk_fragment_known(memory, outer, &outer_key, now);
+    struct pk_fragment_entry *inner_known =
+        has_inner ? pk_fragment_known(memory, inner, &inner_key, now) : 0;
     struct pk_fragment_entry *known = outer_known ? outer_known : inner_known;
     if (known) {
         hash = known->hash;
@@ -66,9 +79,9 @@ PK_INLINE __u8 pk_decide(struct pk_fragment_memory *memory, const struct pk_flow
                                        .hash = hash,
                                        .orphan = reason == PK_REASON_FRAGMENT_UNKNOWN };
     if (!outer_known && !outer->quoted)
-        pk_fragment_store(memory, &outer->key, &entry);
+        pk_fragment_store(memory, &outer_key, &entry);
     if (has_inner && !inner_known && !inner->quoted)
-        pk_fragment_store(memory, &inner->key, &entry);
+        pk_fragment_store(memory, &inner_key, &entry);
     return reason;
 }
 

@@ -59,7 +59,7 @@ static inline uint64_t pk_fragment_now(struct pk_fragment_memory *memory)
 static struct place *set_of(struct pk_fragment_memory *memory, const struct pk_fragment_key *key)
 {
     uint64_t a = pk_hash_mix(key->src[0] ^ key->dst[1], key->src[1]);
-    uint64_t b = pk_hash_mix(key->dst[0] ^ a, (uint64_t)key->id << 8 | key->proto);
+    uint64_t b = pk_hash_mix(key->dst[0] ^ a, (uint64_t)key->id << 32 | (key->proto ^ (uint32_t)key->scope));
     return memory->sets[pk_hash_join(a, b, 0) % PK_ARRAY_SIZE(memory->sets)];
 }
 
@@ -94,7 +94,7 @@ unsigned pk_flow_decide_slow(struct pk_fragment_memory *memory, const void *fram
 {
     struct pk_parser parser;
     parse(&parser, frame, len, mode);
-    return pk_decide(memory, &parser.flow, seed, ret_hash);
+    return pk_decide(memory, &parser.flow, mode, seed, ret_hash);
 }
 
 unsigned pk_flow_decide(struct pk_fragment_memory *memory, const void *frame, size_t len,

@@ -13,7 +13,8 @@ struct pk_fragment_key {
     __u64 src[2];
     __u64 dst[2];
     __u32 id;
-    __u32 proto;
+    __u32 proto; /* and what the entry is for (packet/decide.h) */
+    __u64 scope;
 };
 
 struct pk_fragment_entry {

@@ -22,19 +22,30 @@ PK_INLINE int pk_is_vlan(__u16 type)
     return type == PK_BE16(0x8100) || type == PK_BE16(0x88a8) || type == PK_BE16(0x9100);
 }
 
-PK_INLINE __u64 pk_flow_hash64(const struct pk_flow *flow, __u64 seed)
+PK_INLINE __u64 pk_hash_ends(const struct pk_flow *flow, __u16 sport, __u16 dport, __u8 proto,
+                            __u64 seed)
 {
     if (flow->family == 4)
-        return pk_hash_join64(pk_hash_end4((__u32)flow->src[0], flow->src_port, seed),
-                              pk_hash_end4((__u32)flow->dst[0], flow->dst_port, seed), flow->proto);
-    return pk_hash_join64(pk_hash_end6(flow->src[0], flow->src[1], flow->src_port, seed),
-                          pk_hash_end6(flow->dst[0], flow->dst[1], flow->dst_port, seed),
-                          flow->proto);
+        return pk_hash_join64(pk_hash_end4((__u32)flow->src[0], sport, seed),
+                              pk_hash_end4((__u32)flow->dst[0], dport, seed), proto);
+    return pk_hash_join64(pk_hash_end6(flow->src[0], flow->src[1], sport, seed),
+                          pk_hash_end6(flow->dst[0], flow->dst[1], dport, seed), proto);
 }
 
-PK_INLINE __u32 pk_flow_hash(const struct pk_flow *flow, __u64 seed)
+/* Of all that tells flows apart, whatever they are balanced by. */
+PK_INLINE __u64 pk_flow_hash64(const struct pk_flow *flow, __u64 seed)
 {
-    return (__u32)(pk_flow_hash64(flow, seed) >> 32);
+    return pk_hash_ends(flow, flow->src_port, flow->dst_port, flow->proto, seed);
+}
+
+/* For PK_HASH_OUTER the flow must have been parsed so. */
+PK_INLINE __u32 pk_flow_hash(const struct pk_flow *flow, __u32 mode, __u64 seed)
+{
+    __u16 sport = flow->src_port, dport = flow->dst_port;
+    __u8 proto = flow->proto;
+    if (mode == PK_HASH_ADDRESSES)
+        sport = dport = proto = 0;
+    return (__u32)(pk_hash_ends(flow, sport, dport, proto, seed) >> 32);
 }
 
 /* The hash of a plain packet with ports; 0 = not one, ask pk_parse(). */
@@ -100,7 +111,8 @@ PK_INLINE int pk_reason_is_first_lane(__u32 reason)
     return reason >= PK_REASON_NON_IP && reason <= PK_REASON_TOO_DEEP;
 }
 
-/* parser->window holds the first bytes of a frame that is size bytes long. Sets parser->flow. */
+/* parser->window holds the first bytes of a frame that is size bytes long. Sets parser->flow, to
+ * the innermost flow unless mode is PK_HASH_OUTER. */
 PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
 {
     struct pk_flow *flow = &parser->flow;
@@ -110,19 +122,25 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
     parser->inside = 0;
     parser->quoted = 0;
     parser->mode = (__u8)mode;
+    parser->is_outermost = 0;
+    parser->is_tagging = 0;
     flow->src_port = 0;
     flow->dst_port = 0;
     flow->proto = 0;
     flow->family = 0;
     flow->reason = PK_REASON_NONE;
     flow->fragments = 0;
+    flow->tcp_flags = 0;
+    flow->vlans = 0;
+    flow->tags = 0;
+    flow->vlan[0] = 0;
+    flow->vlan[1] = 0;
+    flow->vni = 0;
+    flow->gre_key = 0;
+    flow->erspan_session = 0;
     if (!pk_parse_headers(parser))
         flow->reason = PK_REASON_TOO_DEEP;
-    if (mode == PK_HASH_ADDRESSES) {
-        flow->src_port = 0;
-        flow->dst_port = 0;
-        flow->proto = 0;
-    }
+    flow->quoted = parser->quoted;
 
     /* What is inside cannot be told: by the innermost addresses that could. */
     if (!parser->inside || flow->family == 0 || !pk_reason_is_first_lane(flow->reason))

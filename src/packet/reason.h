@@ -22,7 +22,8 @@
     X(NO_LANE,          "no-lane",          "the group has no lane: dropped")                       \
     X(NOT_SENT,         "not-sent",         "the redirect failed: dropped")                         \
     X(TUNNEL_BAD,       "tunnel-malformed", "cut or contradictory inside: by the tunnel's addresses") \
-    X(TUNNEL_DEEP,      "tunnel-too-deep",  "too many or too long headers: by the tunnel's addresses")
+    X(TUNNEL_DEEP,      "tunnel-too-deep",  "too many or too long headers: by the tunnel's addresses") \
+    X(TENANT_UNKNOWN,   "tenant-unknown",   "a fragment whose tenant is not known: dropped")
 /* clang-format on */
 
 enum pk_reason {

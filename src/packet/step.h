@@ -34,7 +34,13 @@ struct pk_fragment_header {
     __u32 quoted; /* in what an ICMP error quotes: it tells about a datagram, but is none */
 };
 
-/* The innermost flow. All numbers as they are in the packet (network order). */
+/* Which numbers a tunnel gives to what is in it. */
+#define PK_TAG_VNI     1u
+#define PK_TAG_GRE_KEY 2u
+#define PK_TAG_ERSPAN  4u
+
+/* The innermost flow, and what is around it. Addresses and ports as they are in the packet (network
+ * order), all other numbers in host order. */
 struct pk_flow {
     __u64 src[2]; /* IPv4: in the lower half of the first */
     __u64 dst[2];
@@ -44,6 +50,15 @@ struct pk_flow {
     __u8 family; /* 4, 6, or 0: no addresses, and src and dst mean nothing */
     __u8 reason; /* enum pk_reason */
     __u8 fragments;
+    __u8 tcp_flags; /* of the innermost TCP header; 0 = none, or cut before them */
+    __u8 quoted;    /* the flow is the one that an ICMP error is about */
+    __u8 vlans;     /* tags of the outermost Ethernet header */
+    __u8 tags;      /* PK_TAG_*: what the outermost tunnel with any of them has */
+    __u16 vlan[2];  /* the outermost tags' ids; 0 where there is no tag */
+    __u32 vni;
+    __u32 gre_key;
+    __u16 erspan_session;
+    __u16 unused;
     struct pk_fragment_header fragment[PK_PARSE_FRAGMENTS]; /* outermost first */
 };
 
@@ -86,6 +101,11 @@ PK_INLINE __u16 pk_load_be16(const __u8 *p)
     return PK_BE16(raw);
 }
 
+PK_INLINE __u32 pk_load_be32(const __u8 *p)
+{
+    return (__u32)pk_load_be16(p) << 16 | pk_load_be16(p + 2);
+}
+
 /* What comes next: one of these, an EtherType, or an IP protocol. */
 enum pk_next {
     PK_NEXT_NONE, /* the parser has finished */
@@ -113,6 +133,8 @@ struct pk_parser {
     __u32 next;
     __u32 after_route; /* what follows GRE's source routes */
     __u8 tags;         /* VLAN tags in a row */
+    __u8 is_outermost; /* the Ethernet header at hand is the frame's own */
+    __u8 is_tagging;   /* an ERSPAN header here belongs to the outermost tunnel with a number */
     __u8 inside;       /* of a tunnel, or of an ICMP error */
     __u8 quoted;       /* in the packet that an ICMP error quotes */
     __u8 is_first;     /* the IP header at hand is a first fragment's */
@@ -160,6 +182,15 @@ PK_INLINE void pk_parse_limit(struct pk_parser *parser, __u32 size)
         parser->end = parser->offset + size;
 }
 
+/* What of a packet tells apart datagrams of tenants that use the same addresses. */
+PK_INLINE __u64 pk_flow_scope(const struct pk_flow *flow)
+{
+    __u32 number = flow->vni ^ flow->gre_key ^ (__u32)flow->erspan_session << 16;
+    __u32 around = flow->vlan[0] | (__u32)flow->vlan[1] << 12 | (flow->vlans & 3u) << 24 |
+                   (__u32)flow->tags << 26;
+    return (__u64)around << 32 | number;
+}
+
 /* Notes a fragment's header, whose addresses are the flow's. Returns 0 if it ends the parsing. */
 PK_INLINE int pk_parse_fragment(struct pk_parser *parser, __u32 place, __u32 id, __u32 protocol)
 {
@@ -177,7 +208,8 @@ PK_INLINE int pk_parse_fragment(struct pk_parser *parser, __u32 place, __u32 id,
     header->key.dst[0] = flow->dst[0];
     header->key.dst[1] = flow->dst[1];
     header->key.id = id;
-    header->key.proto = protocol | (__u32)parser->mode << 8; /* groups do not mix */
+    header->key.proto = protocol;
+    header->key.scope = pk_flow_scope(flow);
     header->place = place;
     header->quoted = parser->quoted;
     flow->reason = PK_REASON_NONE;
@@ -208,6 +240,7 @@ PK_INLINE __u32 pk_parse_ip4(struct pk_parser *parser)
     parser->offset += header;
     parser->is_first = 0;
     parser->tags = 0;
+    parser->is_outermost = 0;
     if ((fragment & 0x3fff) != 0 &&
         !pk_parse_fragment(parser, (fragment & 0x1fff) != 0 ? PK_FRAGMENT_LATER : PK_FRAGMENT_FIRST,
                            PK_LOAD(__u16, p + 4), protocol))
@@ -232,6 +265,7 @@ PK_INLINE __u32 pk_parse_ip6(struct pk_parser *parser)
     parser->offset += 40;
     parser->is_first = 0;
     parser->tags = 0;
+    parser->is_outermost = 0;
     /* Length 0: a jumbogram, or offload as above. */
     if (payload != 0)
         pk_parse_limit(parser, payload);
@@ -295,6 +329,9 @@ PK_INLINE __u32 pk_parse_transport(struct pk_parser *parser, __u32 protocol)
     } else if (protocol == 50) {
         src ^= dst;
         dst = src;
+    } else if (protocol == 6 && parser->offset + 14 <= parser->end &&
+               parser->offset + 14 <= PK_PARSE_WINDOW) {
+        flow->tcp_flags = p[13];
     }
     flow->src_port = src;
     flow->dst_port = dst;
@@ -342,6 +379,14 @@ PK_INLINE __u32 pk_parse_gre(struct pk_parser *parser)
         if ((flags & 0x0080) != 0)
             size += 4;
     }
+    parser->is_tagging = parser->flow.tags == 0;
+    if ((flags & 0x2007) == 0x2000 && parser->is_tagging) {
+        __u32 at = (flags & 0xc000) != 0 ? 8 : 4;
+        if (pk_parse_lacks(parser, at + 4))
+            return PK_NEXT_NONE;
+        parser->flow.gre_key = pk_load_be32(p + at);
+        parser->flow.tags = PK_TAG_GRE_KEY;
+    }
     parser->offset += size;
     if (next == PK_NEXT_TYPE(0x880b))
         next = PK_NEXT_PPP;
@@ -370,6 +415,11 @@ PK_INLINE __u32 pk_parse_erspan(struct pk_parser *parser)
     if (pk_parse_lacks(parser, 8))
         return PK_NEXT_NONE;
     const __u8 *p = pk_parse_at(parser, parser->offset);
+    if (parser->is_tagging && (p[0] >> 4 == 1 || p[0] >> 4 == 2)) {
+        parser->flow.erspan_session = pk_load_be16(p + 2) & 0x3ff;
+        parser->flow.tags |= PK_TAG_ERSPAN;
+        parser->is_tagging = 0;
+    }
     if (p[0] >> 4 == 1) {
         parser->offset += 8;
         return PK_NEXT_ETHERNET;
@@ -383,6 +433,15 @@ PK_INLINE __u32 pk_parse_erspan(struct pk_parser *parser)
     return frame == 0 ? PK_NEXT_ETHERNET : frame == 2 ? PK_NEXT_IP : PK_NEXT_UNKNOWN;
 }
 
+/* A VNI, in the first 3 bytes at p. */
+PK_INLINE void pk_parse_vni(struct pk_parser *parser, const __u8 *p)
+{
+    if (parser->flow.tags != 0)
+        return;
+    parser->flow.vni = pk_load_be32(p) >> 8;
+    parser->flow.tags = PK_TAG_VNI;
+}
+
 PK_INLINE __u32 pk_parse_vxlan(struct pk_parser *parser, int is_gpe)
 {
     if (pk_parse_lacks(parser, 8))
@@ -391,6 +450,7 @@ PK_INLINE __u32 pk_parse_vxlan(struct pk_parser *parser, int is_gpe)
     if ((p[0] & 8) == 0)
         return pk_parse_stop(parser, PK_REASON_BAD_HEADER);
     parser->offset += 8;
+    pk_parse_vni(parser, p + 4);
     if (!is_gpe || (p[0] & 4) == 0)
         return PK_NEXT_ETHERNET;
     switch (p[3]) {
@@ -415,6 +475,7 @@ PK_INLINE __u32 pk_parse_geneve(struct pk_parser *parser)
     if ((p[0] & 0xc0) != 0)
         return pk_parse_stop(parser, PK_REASON_BAD_HEADER);
     parser->offset += 8 + (p[0] & 63u) * 4;
+    pk_parse_vni(parser, p + 4);
     return PK_NEXT_TYPE(0) | PK_LOAD(__u16, p + 2);
 }
 
@@ -567,6 +628,24 @@ PK_INLINE __u32 pk_parse_typed(struct pk_parser *parser, __u32 size)
     return PK_NEXT_TYPE(0) | PK_LOAD(__u16, pk_parse_at(parser, parser->offset - 2));
 }
 
+PK_INLINE __u32 pk_parse_vlan(struct pk_parser *parser)
+{
+    struct pk_flow *flow = &parser->flow;
+    if (parser->tags++ >= PK_PARSE_TAGS)
+        return pk_parse_stop(parser, PK_REASON_VLAN_DEPTH);
+    if (pk_parse_lacks(parser, 4))
+        return PK_NEXT_NONE;
+    if (parser->is_outermost) {
+        __u16 id = pk_load_be16(pk_parse_at(parser, parser->offset)) & 0xfff;
+        if (flow->vlans == 0)
+            flow->vlan[0] = id;
+        else if (flow->vlans == 1)
+            flow->vlan[1] = id;
+        flow->vlans++;
+    }
+    return pk_parse_typed(parser, 4);
+}
+
 PK_INLINE __u32 pk_parse_header(struct pk_parser *parser)
 {
     __u32 next = parser->next;
@@ -575,13 +654,12 @@ PK_INLINE __u32 pk_parse_header(struct pk_parser *parser)
     case PK_NEXT_TYPE(0x6558):
     case PK_NEXT_ETHERNET:
         parser->tags = 0;
+        parser->is_outermost = parser->offset == 0;
         return pk_parse_typed(parser, 14);
     case PK_NEXT_TYPE(0x8100):
     case PK_NEXT_TYPE(0x88a8):
     case PK_NEXT_TYPE(0x9100):
-        if (parser->tags++ >= PK_PARSE_TAGS)
-            return pk_parse_stop(parser, PK_REASON_VLAN_DEPTH);
-        return pk_parse_typed(parser, 4);
+        return pk_parse_vlan(parser);
     case PK_NEXT_TYPE(0x8926): /* VN-Tag */
         return pk_parse_typed(parser, 6);
     case PK_NEXT_TYPE(0x88e7): /* provider backbone bridge */

@@ -319,7 +319,7 @@ int main(void)
         }
         enum pk_xdp_mode mode;
         if (pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, shares, count, &err) < 0 ||
-            pk_broker_tap_attach(broker, "f/t", tap, "f/g", &mode, &err) < 0)
+            pk_broker_tap_attach(broker, "f/t", tap, ONE_GROUP, &mode, &err) < 0)
             die(err.msg);
         int program = tap_program(tap);
         for (size_t size = 0; size < PK_ARRAY_SIZE(sizes); size++)

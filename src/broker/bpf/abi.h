@@ -21,7 +21,7 @@
 #define PK_LANES_MAX   512u
 #define PK_RANGES      64u
 #define PK_KEY_SIZE    192u
-#define PK_REASON_ROOM 16u     /* power of 2 */
+#define PK_REASON_ROOM 32u     /* power of 2 */
 #define PK_NO_LANE     0xffffu /* in a slot */
 
 struct pk_meta {
@@ -114,13 +114,13 @@ PK_ASSERT_SIZE(struct pk_meta, 16);
 PK_ASSERT_SIZE(struct pk_slots, 524328);
 PK_ASSERT_SIZE(struct pk_drain_key, 16);
 PK_ASSERT_SIZE(struct pk_drain_flow, 16);
-PK_ASSERT_SIZE(struct pk_tap_counters, 168);
+PK_ASSERT_SIZE(struct pk_tap_counters, 296);
 PK_ASSERT_SIZE(struct pk_range_counters, 16);
 PK_ASSERT_SIZE(struct pk_lane_counters, 48);
 PK_ASSERT_SIZE(struct pk_tap_record, 216);
 PK_ASSERT_SIZE(struct pk_group_record, 200);
 PK_ASSERT_SIZE(struct pk_lane_record, 216);
-PK_ASSERT_SIZE(struct pk_fragment_key, 40);
+PK_ASSERT_SIZE(struct pk_fragment_key, 48);
 PK_ASSERT_SIZE(struct pk_fragment_entry, 16);
 _Static_assert(PK_REASON_COUNT <= PK_REASON_ROOM, "a reason has no counter");
 _Static_assert((PK_HASH_SLOTS >> 10) == PK_RANGES,

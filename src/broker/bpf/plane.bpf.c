@@ -195,7 +195,7 @@ static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 mode, 
             return PK_REASON_TRUNCATED;
     }
     pk_parse(parser, size, mode);
-    return pk_decide(0, &parser->flow, seed, ret_hash);
+    return pk_decide(0, &parser->flow, mode, seed, ret_hash);
 }
 
 static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 mode, __u32 *ret_hash)
@@ -295,6 +295,7 @@ int pk_lane_guard(struct xdp_md *ctx)
 __u32 probe_mode;
 __u32 probe_hash;
 __u32 probe_reason;
+__u64 probe_flow[sizeof(struct pk_flow) / 8];
 
 SEC("xdp.frags")
 int pk_probe(struct xdp_md *ctx)
@@ -302,6 +303,19 @@ int pk_probe(struct xdp_md *ctx)
     __u32 hash = 0;
     probe_reason = decide(ctx, (__u32)bpf_xdp_get_buff_len(ctx), probe_mode, &hash);
     probe_hash = hash;
+    return XDP_PASS;
+}
+
+/* What the whole parser sees. */
+SEC("xdp.frags")
+int pk_probe_flow(struct xdp_md *ctx)
+{
+    __u32 hash = 0, zero = 0;
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    probe_reason = decide_slow(ctx, (__u32)bpf_xdp_get_buff_len(ctx), probe_mode, &hash);
+    probe_hash = hash;
+    if (parser)
+        __builtin_memcpy(probe_flow, &parser->flow, sizeof probe_flow);
     return XDP_PASS;
 }
 

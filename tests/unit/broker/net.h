@@ -11,6 +11,11 @@
 
 #define NET_PIN_DIR "/sys/fs/bpf/picket"
 
+/* A tap's configuration with one group, "f/g", and no tenants. */
+#define ONE_GROUP                                                                                 \
+    (&(struct pk_broker_tap_config){ .targets = &(struct pk_broker_target){ .group_key = "f/g" }, \
+                                     .target_count = 1 })
+
 /* Enters the namespaces. Without rights prints the TAP line that skips the program; false then. */
 bool net_begin(void);
 /* Runs a command; true = exit 0. NULL-terminated list. The output of a failure goes to stderr. */

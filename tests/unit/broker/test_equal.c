@@ -3,6 +3,7 @@
 #include "pk_test.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,32 +15,66 @@
 #include "encap.h"
 #include "frames.h"
 #include "packet/flow.h"
+#include "packet/step.h"
 
 #define SEED 0xfeedfacecafebeefu
 
 static struct plane_bpf *plane;
+
+static void run(struct bpf_program *program, const uint8_t *frame, size_t len,
+                enum pk_hash_mode mode)
+{
+    static uint8_t out[16384];
+    plane->bss->probe_mode = mode;
+    LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = (uint32_t)len,
+                .data_out = out, .data_size_out = sizeof out, .repeat = 1);
+    if (bpf_prog_test_run_opts(bpf_program__fd(program), &opts) < 0)
+        fail_msg("%zu bytes: %s", len, strerror(errno));
+}
+
+static void dump(const uint8_t *frame, size_t len)
+{
+    print_message("# ");
+    for (size_t i = 0; i < PK_MIN(len, 200); i++)
+        print_message("%02x", frame[i]);
+    print_message("\n");
+}
 
 static int compare(struct pk_fragment_memory *memory, const uint8_t *frame, size_t len,
                    enum pk_hash_mode mode)
 {
     uint32_t hash = 0;
     unsigned reason = pk_flow_decide(memory, frame, len, mode, SEED, &hash);
-    plane->bss->probe_mode = mode;
-    uint8_t out[16384];
-    LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = (uint32_t)len,
-                .data_out = out, .data_size_out = sizeof out, .repeat = 1);
-    int r = bpf_prog_test_run_opts(bpf_program__fd(plane->progs.pk_probe), &opts);
-    if (r < 0)
-        fail_msg("%zu bytes: %s", len, strerror(errno));
+    run(plane->progs.pk_probe, frame, len, mode);
     if (plane->bss->probe_reason == reason && plane->bss->probe_hash == hash)
         return (int)reason;
-    print_message("# ");
-    for (size_t i = 0; i < PK_MIN(len, 200); i++)
-        print_message("%02x", frame[i]);
-    fail_msg("\nkernel: \"%s\" %08x, user space: \"%s\" %08x (%zu bytes)",
+    dump(frame, len);
+    fail_msg("kernel: \"%s\" %08x, user space: \"%s\" %08x (%zu bytes)",
              pk_reason_name(plane->bss->probe_reason), plane->bss->probe_hash,
              pk_reason_name(reason), hash, len);
     return -1;
+}
+
+/* All that the parser tells about a frame. */
+static void compare_flows(const uint8_t *frame, size_t len, enum pk_hash_mode mode)
+{
+    struct pk_flow want;
+    pk_flow_parse(frame, len, mode, &want);
+    run(plane->progs.pk_probe_flow, frame, len, mode);
+    struct pk_flow got;
+    memcpy(&got, &plane->bss->probe_flow, sizeof got);
+    if (want.family == 0)
+        memset(&got, 0, offsetof(struct pk_flow, src_port)); /* means nothing */
+    for (size_t i = want.fragments; i < PK_PARSE_FRAGMENTS; i++)
+        got.fragment[i] = want.fragment[i];
+    if (memcmp(&want, &got, sizeof want) == 0)
+        return;
+    dump(frame, len);
+    for (size_t i = 0; i < sizeof want; i++)
+        if (((uint8_t *)&want)[i] != ((uint8_t *)&got)[i])
+            print_message("# byte %zu of the flow: kernel %02x, user space %02x\n", i,
+                          ((uint8_t *)&got)[i], ((uint8_t *)&want)[i]);
+    fail_msg("the kernel's parser sees another flow (%zu bytes)", len);
 }
 
 static void kernel_equals_user_space(void **state)
@@ -53,10 +88,12 @@ static void kernel_equals_user_space(void **state)
     for (unsigned i = 0; i < FRAMES; i++) {
         uint8_t frame[ENCAP_ROOM];
         size_t len = encap_any(&rng, frame);
-        seen[compare(memory, frame, len,
-                     (enum pk_hash_mode)(i % 5 < 3   ? PK_HASH_FLOW
-                                         : i % 5 - 3 ? PK_HASH_OUTER
-                                                     : PK_HASH_ADDRESSES))]++;
+        enum pk_hash_mode mode = i % 5 < 3    ? PK_HASH_FLOW
+                                 : i % 5 == 3 ? PK_HASH_ADDRESSES
+                                              : PK_HASH_OUTER;
+        seen[compare(memory, frame, len, mode)]++;
+        if (i % 4 == 0)
+            compare_flows(frame, len, mode);
     }
     for (unsigned i = 0; i < PK_REASON_COUNT; i++)
         if (seen[i] > 0)
@@ -86,8 +123,8 @@ int main(void)
     plane = plane_bpf__open();
     struct bpf_program *program;
     if (plane != NULL) {
-        bpf_object__for_each_program(program, plane->obj)
-            bpf_program__set_autoload(program, program == plane->progs.pk_probe);
+        bpf_object__for_each_program(program, plane->obj) bpf_program__set_autoload(
+            program, program == plane->progs.pk_probe || program == plane->progs.pk_probe_flow);
         plane->rodata->seed = SEED;
     }
     if (plane == NULL || plane_bpf__load(plane) < 0) {

@@ -80,7 +80,7 @@ static void plane_up(struct plane *plane, unsigned lanes, unsigned mtu)
     }
     set_lanes(plane, lanes);
     enum pk_xdp_mode mode = PK_XDP_NONE;
-    OK(pk_broker_tap_attach(plane->broker, "f/t", plane->tap, "f/g", &mode, &err));
+    OK(pk_broker_tap_attach(plane->broker, "f/t", plane->tap, ONE_GROUP, &mode, &err));
     assert_int_equal(mode, PK_XDP_NATIVE);
     plane->sender = net_packet_socket(-1, "wire");
 }
@@ -627,7 +627,7 @@ static void another_layout_starts_anew(void **state)
         OK(pk_broker_lane_set_reader(plane.broker, "f/g/1", true, &err));
         set_lanes(&plane, 2);
         enum pk_xdp_mode mode;
-        OK(pk_broker_tap_attach(plane.broker, "f/t", plane.tap, "f/g", &mode, &err));
+        OK(pk_broker_tap_attach(plane.broker, "f/t", plane.tap, ONE_GROUP, &mode, &err));
         send_flows(&plane, 100, 60);
         assert_int_equal(receive_all(&plane, NULL), 100);
     }
@@ -643,11 +643,11 @@ static void taps_change_hands(void **state)
     enum pk_xdp_mode mode;
     for (unsigned i = 0; i < 20; i++) {
         const char *from = i % 2 ? "f/u" : "f/t", *to = i % 2 ? "f/t" : "f/u";
-        assert_int_equal(pk_broker_tap_attach(plane.broker, to, plane.tap, "f/g", &mode, &err),
+        assert_int_equal(pk_broker_tap_attach(plane.broker, to, plane.tap, ONE_GROUP, &mode, &err),
                          PK_E_CONFLICT);
         assert_int_equal(net_count(plane.broker, "taps", to, "packets"), UINT64_MAX);
         OK(pk_broker_tap_detach(plane.broker, from, &err));
-        OK(pk_broker_tap_attach(plane.broker, to, plane.tap, "f/g", &mode, &err));
+        OK(pk_broker_tap_attach(plane.broker, to, plane.tap, ONE_GROUP, &mode, &err));
         send_flows(&plane, 10, 60);
         assert_int_equal(receive_all(&plane, NULL), 10);
         assert_int_equal(net_count(plane.broker, "taps", to, "packets"), 10);
@@ -670,7 +670,7 @@ static void foreign_programs(void **state)
         assert_int_equal(bpf_xdp_attach((int)ifindex, fd, modes[i], NULL), 0);
         uint32_t before = program_on(ifindex);
         enum pk_xdp_mode mode = PK_XDP_NONE;
-        assert_int_equal(pk_broker_tap_attach(broker, "f/t", ifindex, "f/g", &mode, &err),
+        assert_int_equal(pk_broker_tap_attach(broker, "f/t", ifindex, ONE_GROUP, &mode, &err),
                          PK_E_CONFLICT);
         assert_non_null(strstr(err.msg, "foreign"));
         assert_true(err.hint[0] != '\0');
@@ -692,7 +692,7 @@ static void generic_mode(void **state)
     struct plane plane;
     plane_up(&plane, 2, 1500);
     enum pk_xdp_mode mode = PK_XDP_NONE;
-    OK(pk_broker_tap_attach(plane.broker, "f/lo", if_nametoindex("lo"), "f/g", &mode, &err));
+    OK(pk_broker_tap_attach(plane.broker, "f/lo", if_nametoindex("lo"), ONE_GROUP, &mode, &err));
     assert_int_equal(mode, PK_XDP_GENERIC);
     close(plane.sender);
     plane.sender = net_packet_socket(-1, "lo");
@@ -713,9 +713,11 @@ static void errors_say_what_to_do(void **state)
     assert_non_null(strstr(err.hint, "mount"));
     broker = open_broker();
     enum pk_xdp_mode mode;
-    assert_int_equal(pk_broker_tap_attach(broker, "f/t", 9999, "f/g", &mode, &err), PK_E_NOTFOUND);
+    assert_int_equal(pk_broker_tap_attach(broker, "f/t", 9999, ONE_GROUP, &mode, &err),
+                     PK_E_NOTFOUND);
     OK(pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, NULL, 0, &err));
-    assert_int_equal(pk_broker_tap_attach(broker, "f/t", 9999, "f/g", &mode, &err), PK_E_NOTFOUND);
+    assert_int_equal(pk_broker_tap_attach(broker, "f/t", 9999, ONE_GROUP, &mode, &err),
+                     PK_E_NOTFOUND);
     assert_non_null(strstr(err.msg, "gone"));
     assert_true(err.hint[0] != '\0');
     int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
