@@ -24,6 +24,11 @@ enum pk_plane_map {
     PK_MAP_TAP_COUNTS,
     PK_MAP_RANGE_COUNTS,
     PK_MAP_LANE_COUNTS,
+    PK_MAP_SHUNTS,
+    PK_MAP_SHUNT_RULES,
+    PK_MAP_SHUNT_CONTROL,
+    PK_MAP_SHUNT_FLOWS,
+    PK_MAP_SHUNT_CLOSING,
     PK_MAP_COUNT
 };
 
@@ -53,6 +58,7 @@ struct pk_broker {
     struct pk_slots *tables[PK_GROUPS_MAX]; /* copies of what is in force; NULL = none */
     struct pk_group_wish wishes[PK_GROUPS_MAX];
     struct pk_fragment_memory *fragments; /* for pk_broker_decide() */
+    int shunt_close;                      /* the program, -1 = not loaded yet */
 };
 
 /* ---- plane.c: programs, maps, links, pins ---- */
@@ -73,7 +79,12 @@ struct pk_plane_numbers {
     uint32_t group;
     uint32_t lane;
 };
-enum pk_plane_program { PK_PROGRAM_TAP, PK_PROGRAM_LANE_IN, PK_PROGRAM_LANE_GUARD };
+enum pk_plane_program {
+    PK_PROGRAM_TAP,
+    PK_PROGRAM_LANE_IN,
+    PK_PROGRAM_LANE_GUARD,
+    PK_PROGRAM_SHUNT_CLOSE
+};
 int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
                   struct pk_plane_numbers numbers, int *ret_fd, struct pk_error *err);
 

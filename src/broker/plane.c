@@ -30,12 +30,18 @@ static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_TAP_COUNTS] = "pk_tap_counts",
     [PK_MAP_RANGE_COUNTS] = "pk_range_counts",
     [PK_MAP_LANE_COUNTS] = "pk_lane_counts",
+    [PK_MAP_SHUNTS] = "pk_shunts",
+    [PK_MAP_SHUNT_RULES] = "pk_shunt_rules",
+    [PK_MAP_SHUNT_CONTROL] = "pk_shunt_control",
+    [PK_MAP_SHUNT_FLOWS] = "pk_shunt_flows",
+    [PK_MAP_SHUNT_CLOSING] = "pk_shunt_closing",
 };
 
 static const char *const program_names[] = {
     [PK_PROGRAM_TAP] = "pk_tap",
     [PK_PROGRAM_LANE_IN] = "pk_lane_in",
     [PK_PROGRAM_LANE_GUARD] = "pk_lane_guard",
+    [PK_PROGRAM_SHUNT_CLOSE] = "pk_shunt_close",
 };
 
 /* libbpf says why it failed only to its printer: the last warnings are kept for the message. */

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "broker/bpf/abi.h"
+#include "broker/bpf/shunt.h"
 #include "packet/parse.h"
 
 /* Set before an instance is loaded. */
@@ -316,6 +317,25 @@ int pk_probe_flow(struct xdp_md *ctx)
     probe_hash = hash;
     if (parser)
         __builtin_memcpy(probe_flow, &parser->flow, sizeof probe_flow);
+    return XDP_PASS;
+}
+
+/* Would the group probe_group get the packet, as far as shunts go? */
+__u32 probe_group;
+__u32 probe_shunted;
+
+SEC("xdp.frags")
+int pk_probe_shunt(struct xdp_md *ctx)
+{
+    __u32 hash = 0, zero = 0, size = (__u32)bpf_xdp_get_buff_len(ctx);
+    probe_shunted = 0;
+    if ((pk_shunt_groups() >> (probe_group & 63) & 1) == 0)
+        return XDP_PASS;
+    decide_slow(ctx, size, probe_mode, &hash);
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    struct pk_shunt_packet packet;
+    if (parser && pk_shunt_packet_set(&packet, &parser->flow, size, probe_group))
+        probe_shunted = (__u32)pk_shunt_takes(&packet);
     return XDP_PASS;
 }
 
