@@ -350,10 +350,12 @@ static int do_tap(struct pk_manager *manager, const struct pk_fleet *fleet,
     json_t *body = tap->kind == PK_TAP_REPLAY
                        ? json_pack("{s:s,s:I,s:s}", "kind", "replay", "mtu", (json_int_t)tap->mtu,
                                    "group", tap->group)
-                       : json_pack("{s:s,s:s,s:s}", "kind", "interface", "interface",
-                                   tap->interface, "group", tap->group);
-    if (body == NULL)
+                       : json_pack("{s:s,s:s,s:s}", "kind", pk_tap_kind_name(tap->kind),
+                                   "interface", tap->interface, "group", tap->group);
+    if (body == NULL || (tap->options != NULL && json_object_update(body, tap->options) < 0)) {
+        json_decref(body);
         return pk_no_memory(err);
+    }
     return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
                                "/v1/fleets/%s/taps/%s", fleet->name, tap->name);
 }

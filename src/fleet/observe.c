@@ -437,9 +437,11 @@ static int observe_taps(const json_t *plane, const char *fleet, struct pk_observ
             continue;
         struct pk_observed_tap *tap = &observed->taps[observed->tap_count++];
         const char *state = pk_json_string_or(row, "state", "up");
-        bool replay = strcmp(pk_json_string_or(row, "kind", ""), "replay") == 0;
+        tap->kind = pk_tap_kind_parse(pk_json_string_or(row, "kind", ""));
+        bool replay = !pk_tap_has_interface(tap->kind);
         const char *interface = replay ? "" : pk_json_string_or(row, "interface", "");
-        tap->kind = replay ? PK_TAP_REPLAY : PK_TAP_INTERFACE;
+        json_t *options = json_object_get(row, "options");
+        tap->options = options != NULL ? json_incref(options) : json_object();
         tap->name = pk_strdup(pk_json_string_or(row, "name", ""));
         tap->group = pk_strdup(pk_json_string_or(row, "group", ""));
         tap->interface = pk_strdup(interface);

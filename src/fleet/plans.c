@@ -75,7 +75,7 @@ static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *s
     for (size_t t = 0; t < spec->tap_count; t++) {
         const struct pk_tap_spec *tap = &spec->taps[t];
         struct pk_error err = { 0 };
-        bool found = tap->kind != PK_TAP_INTERFACE;
+        bool found = !pk_tap_has_interface(tap->kind);
         json_array_foreach(interfaces, i, row) found =
             found || strcmp(pk_json_string_or(row, "name", ""), tap->interface) == 0;
         if (!found) {
@@ -90,7 +90,7 @@ static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *s
         json_array_foreach(json_object_get(plane, "taps"), i, row)
         {
             const char *owner = pk_json_string_or(row, "fleet", "");
-            if (tap->kind != PK_TAP_INTERFACE || strcmp(owner, spec->name) == 0 ||
+            if (!pk_tap_has_interface(tap->kind) || strcmp(owner, spec->name) == 0 ||
                 strcmp(pk_json_string_or(row, "interface", ""), tap->interface) != 0)
                 continue;
             pk_fail(&err, PK_E_CONFLICT, "tap %s: interface %s is taken by tap %s of fleet %s",
@@ -475,7 +475,7 @@ static int preflight(struct pk_manager *manager, const struct pk_desired *desire
         return r;
     for (size_t i = 0; i < desired->tap_count; i++) {
         const struct pk_tap_desired *tap = &desired->taps[i];
-        bool found = tap->kind != PK_TAP_INTERFACE;
+        bool found = !pk_tap_has_interface(tap->kind);
         size_t n;
         json_t *row;
         json_array_foreach(json_object_get(inventory, "interfaces"), n, row)

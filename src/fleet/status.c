@@ -165,16 +165,16 @@ static json_t *taps_json(struct report *report)
         const char *state = row != NULL ? pk_json_string_or(row, "state", "up") : "missing";
         const char *detail = pk_json_string_or(row, "detail", "");
         const char *interface =
-            tap->kind == PK_TAP_INTERFACE ? tap->interface : pk_json_string_or(row, "interface", "");
+            pk_tap_has_interface(tap->kind) ? tap->interface : pk_json_string_or(row, "interface", "");
         if (strcmp(state, "up") != 0)
             complain(report, "tap %s is %s%s%s", tap->name, state, detail[0] != '\0' ? ": " : "",
                      detail);
         json_t *json =
             json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I}", "name", tap->name, "kind",
-                      tap->kind == PK_TAP_REPLAY ? "replay" : "interface", "interface", interface,
-                      "group", tap->group, "state", state, "mode",
-                      pk_json_string_or(row, "mode", "none"), "packets", number(row, "packets"),
-                      "bytes", number(row, "bytes"), "dropped", number(row, "dropped"));
+                      pk_tap_kind_name(tap->kind), "interface", interface, "group", tap->group,
+                      "state", state, "mode", pk_json_string_or(row, "mode", "none"), "packets",
+                      number(row, "packets"), "bytes", number(row, "bytes"), "dropped",
+                      number(row, "dropped"));
         json_t *replay = json_object_get(row, "replay");
         if (replay != NULL)
             (void)json_object_set(json, "replay", replay);

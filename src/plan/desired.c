@@ -88,7 +88,7 @@ static unsigned group_mtu(const struct build *build, const struct pk_group_spec 
         const struct pk_tap_spec *tap = &build->fleet->taps[i];
         if (!pk_strv_contains(&group->taps, tap->name))
             continue;
-        if (tap->kind == PK_TAP_INTERFACE)
+        if (pk_tap_has_interface(tap->kind))
             return 0;
         mtu = PK_MAX(mtu, tap->mtu);
     }
@@ -116,7 +116,9 @@ static int add_taps(struct build *build, struct pk_error *err)
         tap->name = pk_strdup(spec->name);
         tap->group = pk_strdup(group);
         tap->interface = pk_strdup(spec->interface != NULL ? spec->interface : "");
-        if (tap->name == NULL || tap->group == NULL || tap->interface == NULL)
+        tap->options = pk_tap_options(spec);
+        if (tap->options == NULL || tap->name == NULL || tap->group == NULL ||
+            tap->interface == NULL)
             return pk_no_memory(err);
     }
     return 0;

@@ -409,12 +409,17 @@ static int remove_groups(struct diff *diff)
 
 /* ---- taps ---- */
 
+static bool same_option(const json_t *want, const json_t *have, const char *key)
+{
+    const json_t *a = json_object_get(want, key), *b = json_object_get(have, key);
+    return a == b || json_equal(a, b) != 0;
+}
+
 static char *tap_change(const struct pk_tap_desired *want, const struct pk_observed_tap *have)
 {
     if (want->kind != have->kind)
-        return pk_strdup(want->kind == PK_TAP_REPLAY ? "interface -> replay"
-                                                     : "replay -> interface");
-    if (want->kind == PK_TAP_INTERFACE && strcmp(want->interface, have->interface) != 0)
+        return pk_asprintf("%s -> %s", pk_tap_kind_name(have->kind), pk_tap_kind_name(want->kind));
+    if (pk_tap_has_interface(want->kind) && strcmp(want->interface, have->interface) != 0)
         return pk_asprintf("interface %s -> %s", have->interface, want->interface);
     if (strcmp(want->group, have->group) != 0)
         return pk_asprintf("group %s -> %s", have->group[0] != '\0' ? have->group : "none",
@@ -422,6 +427,10 @@ static char *tap_change(const struct pk_tap_desired *want, const struct pk_obser
     /* An interface has the MTU that it has. */
     if (want->kind == PK_TAP_REPLAY && want->mtu != 0 && want->mtu != have->mtu)
         return pk_asprintf("mtu %u -> %u", have->mtu, want->mtu);
+    static const char *const options[] = { "tunnel", "nic" };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(options); i++)
+        if (!same_option(want->options, have->options, options[i]))
+            return pk_asprintf("settings of %s changed", options[i]);
     return pk_strdup("");
 }
 
@@ -429,7 +438,7 @@ static int change_tap(struct diff *diff, size_t index, const struct pk_observed_
                       char *reason)
 {
     const struct pk_tap_desired *want = &diff->desired->taps[index];
-    bool moved = want->kind == PK_TAP_INTERFACE && have->kind == PK_TAP_INTERFACE &&
+    bool moved = pk_tap_has_interface(want->kind) && pk_tap_has_interface(have->kind) &&
                  strcmp(want->interface, have->interface) != 0;
     char *traffic = NULL;
     if (moved)
@@ -452,7 +461,7 @@ static int plan_taps(struct diff *diff)
         const struct pk_observed_tap *have = observed_tap(diff, want->name);
         if (have == NULL) {
             bool again = was_there(diff, PK_STEP_TAP, want->name);
-            char *traffic = want->kind == PK_TAP_INTERFACE
+            char *traffic = pk_tap_has_interface(want->kind)
                                 ? pk_asprintf("%straffic on %s is taken %s",
                                               again ? "" : "new tap: ", want->interface,
                                               again ? "again" : "from now")
@@ -471,7 +480,7 @@ static int plan_taps(struct diff *diff)
         if (have->fault[0] != '\0')
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_TAP, PK_CAUSE_FAULT, i,
                               pk_strdup(want->name), pk_strdup(have->fault),
-                              want->kind == PK_TAP_INTERFACE
+                              pk_tap_has_interface(want->kind)
                                   ? pk_asprintf("traffic on %s is taken again", want->interface)
                                   : none());
     }
@@ -485,7 +494,7 @@ static int remove_taps(struct diff *diff)
         const struct pk_observed_tap *have = &diff->observed->taps[i];
         if (wants_tap(diff, have->name))
             continue;
-        char *traffic = have->kind == PK_TAP_INTERFACE
+        char *traffic = pk_tap_has_interface(have->kind)
                             ? pk_asprintf("traffic on %s is no longer taken", have->interface)
                             : pk_asprintf("packets of tap %s are no longer taken", have->name);
         r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_TAP, PK_CAUSE_NEW, i, pk_strdup(have->name),

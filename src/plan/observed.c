@@ -16,6 +16,7 @@ void pk_observed_free(struct pk_observed *observed)
         pk_free(observed->taps[i].group);
         pk_free(observed->taps[i].interface);
         pk_free(observed->taps[i].fault);
+        json_decref(observed->taps[i].options);
     }
     pk_free(observed->taps);
     for (size_t i = 0; i < observed->lane_count; i++) {
@@ -61,8 +62,8 @@ static json_t *describe(const struct pk_observed *observed)
     for (size_t i = 0; i < observed->tap_count; i++) {
         const struct pk_observed_tap *tap = &observed->taps[i];
         if (put(json, pk_asprintf("tap %s", tap->name),
-                json_pack("[s,i,s,I,s]", tap->group, (int)tap->kind, tap->interface,
-                          (json_int_t)tap->mtu, tap->fault)) < 0)
+                json_pack("[s,i,s,I,s,O?]", tap->group, (int)tap->kind, tap->interface,
+                          (json_int_t)tap->mtu, tap->fault, tap->options)) < 0)
             return NULL;
     }
     for (size_t i = 0; i < observed->lane_count; i++) {

@@ -59,6 +59,7 @@ struct pk_tap_desired {
     enum pk_tap_kind kind;
     char *interface;
     unsigned mtu;
+    json_t *options; /* of pk_tap_options() */
 };
 
 struct pk_group_desired {
@@ -125,6 +126,7 @@ struct pk_observed_tap {
     enum pk_tap_kind kind;
     char *interface; /* "" for PK_TAP_REPLAY */
     unsigned mtu;
+    json_t *options; /* as in struct pk_tap_desired; NULL = none */
     char *fault;
 };
 struct pk_observed_lane {

@@ -64,6 +64,7 @@ void pk_desired_free(struct pk_desired *desired)
         pk_free(desired->taps[i].name);
         pk_free(desired->taps[i].group);
         pk_free(desired->taps[i].interface);
+        json_decref(desired->taps[i].options);
     }
     pk_free(desired->taps);
     for (size_t i = 0; i < desired->lane_count; i++)
@@ -225,20 +226,18 @@ json_t *pk_unit_to_json(const struct pk_unit *unit)
     return PK_TAKE(json);
 }
 
-static const char *tap_kind_name(enum pk_tap_kind kind)
-{
-    return kind == PK_TAP_REPLAY ? "replay" : "interface";
-}
-
 static json_t *taps_to_json(const struct pk_desired *desired)
 {
     PK_JSON list = json_array();
     for (size_t i = 0; i < desired->tap_count && list != NULL; i++) {
         const struct pk_tap_desired *tap = &desired->taps[i];
-        if (json_array_append_new(
-                list, json_pack("{s:s,s:s,s:s,s:s,s:I}", "name", tap->name, "group", tap->group,
-                                "kind", tap_kind_name(tap->kind), "interface",
-                                text_or_empty(tap->interface), "mtu", (json_int_t)tap->mtu)) < 0)
+        /* Only what is not the default: descriptions from before there was more stay the same. */
+        json_t *options = json_object_size(tap->options) > 0 ? tap->options : NULL;
+        if (json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s,s:I,s:O*}", "name", tap->name,
+                                                  "group", tap->group, "kind",
+                                                  pk_tap_kind_name(tap->kind), "interface",
+                                                  text_or_empty(tap->interface), "mtu",
+                                                  (json_int_t)tap->mtu, "options", options)) < 0)
             return NULL;
     }
     return PK_TAKE(list);
@@ -539,8 +538,8 @@ static int thaw_taps(const json_t *json, struct pk_desired *desired, struct pk_e
     json_array_foreach(list, i, item)
     {
         struct pk_tap_desired *tap = &desired->taps[desired->tap_count++];
-        tap->kind = strcmp(pk_json_string_or(item, "kind", ""), "replay") == 0 ? PK_TAP_REPLAY
-                                                                               : PK_TAP_INTERFACE;
+        tap->kind = pk_tap_kind_parse(pk_json_string_or(item, "kind", ""));
+        tap->options = json_incref(json_object_get(item, "options"));
         int r = get_text(item, "name", &tap->name, err);
         if (r >= 0)
             r = get_text(item, "group", &tap->group, err);

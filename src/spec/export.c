@@ -85,6 +85,10 @@ static json_t *map_json(const struct pk_table *table, size_t row, const struct p
             continue;
         } else if (field->type == PK_FIELD_MAP) {
             json = map_json(table, k, NULL, true);
+            if (json != NULL && json_object_size(json) == 0) { /* none of its keys has one */
+                json_decref(json);
+                continue;
+            }
         } else if (is_inline_list(field)) {
             json_t *element = map_json(table, k + 1, NULL, true);
             json = json_array();
@@ -208,10 +212,15 @@ static json_t *row_schema(const struct pk_table *table, size_t row)
             (void)set(schema, "pattern", json_string(field->pattern));
         break;
     case PK_FIELD_INT:
-        if (field->choices != NULL) { /* the word, or a number */
+        if (field->choices != NULL) { /* a word, or a number */
+            char word[40];
+            json_t *list = json_array();
+            for (unsigned i = 0; pk_field_choice(field, i, word, sizeof(word)) != NULL; i++)
+                (void)json_array_append_new(list, json_pack("{s:s}", "const", word));
             json_t *number = json_pack("{s:s}", "type", "integer");
             limits(field, number, "minimum", "maximum");
-            (void)set(schema, "anyOf", json_pack("[{s:s},o]", "const", field->choices, number));
+            (void)json_array_append_new(list, number);
+            (void)set(schema, "anyOf", list);
         } else {
             (void)set(schema, "type", json_string("integer"));
             limits(field, schema, "minimum", "maximum");

@@ -123,9 +123,9 @@ char *pk_field_expects(const struct pk_field *field, char *out, size_t size)
     case PK_FIELD_INT:
         (void)snprintf(out, size, "a whole number");
         add_range(field, out, size);
-        if (field->choices != NULL) {
+        for (unsigned i = 0; pk_field_choice(field, i, choice, sizeof(choice)) != NULL; i++) {
             size_t used = strlen(out);
-            (void)snprintf(out + used, size - used, " or \"%s\"", field->choices);
+            (void)snprintf(out + used, size - used, " or \"%s\"", choice);
         }
         break;
     case PK_FIELD_BOOL:
@@ -299,10 +299,17 @@ static bool read_number(struct reader *reader, const struct pk_field *field,
     struct pk_error err;
     bool text = node->kind == PK_NODE_STRING;
     int64_t value = node->integer;
-    if (field->type == PK_FIELD_INT && text && field->choices != NULL &&
-        strcmp(node->text, field->choices) == 0) {
-        *ret_value = 0;
-        return true;
+    char names[4][CHOICE_MAX];
+    const char *words[4];
+    unsigned word_count = 0;
+    while (field->type == PK_FIELD_INT && text && word_count < PK_ARRAY_SIZE(words) &&
+           pk_field_choice(field, word_count, names[word_count], CHOICE_MAX) != NULL) {
+        words[word_count] = names[word_count];
+        if (strcmp(node->text, names[word_count]) == 0) {
+            *ret_value = PK_FIELD_WORD(word_count);
+            return true;
+        }
+        word_count++;
     }
     if (field->type == PK_FIELD_BYTES && text) {
         uint64_t bytes;
@@ -317,9 +324,8 @@ static bool read_number(struct reader *reader, const struct pk_field *field,
             return false;
         }
     } else if (node->kind != PK_NODE_INT || field->type == PK_FIELD_DURATION) {
-        const char *word = field->choices;
-        if (field->type == PK_FIELD_INT && text && word != NULL &&
-            pk_str_closest(node->text, &word, 1) != NULL) {
+        const char *word = word_count > 0 ? pk_str_closest(node->text, words, word_count) : NULL;
+        if (word != NULL) {
             char quoted[100], hint[120];
             (void)snprintf(hint, sizeof(hint), "did you mean \"%s\"?", word);
             fault(reader, node, hint, "%s: unknown word %s", where->text,

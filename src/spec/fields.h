@@ -9,6 +9,7 @@
 #define PICKET_SPEC_FIELDS_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "base/common.h"
 #include "base/doc.h"
@@ -31,6 +32,9 @@ enum pk_field_type {                /* what the value is stored as: */
 #define PK_FIELD_REQUIRED 1u
 #define PK_FIELD_ONE_OF   2u /* exactly one of the siblings with this flag must be there */
 
+/* How an INT's words are stored: the first as 0. */
+#define PK_FIELD_WORD(index) ((index) == 0 ? 0u : UINT32_MAX - ((index)-1u))
+
 #define PK_AT(type, member) (offsetof(type, member) + 1)
 
 struct pk_field {
@@ -38,8 +42,9 @@ struct pk_field {
         *path; /* "spec.taps[].name"; "" is the document; a list is followed by its "[]" row */
     enum pk_field_type type;
     unsigned flags;
-    int64_t min, max;    /* of the value, of a string's bytes, of a list's elements; max 0 = none */
-    const char *choices; /* CHOICE: "shared|dedicated"; INT: a word that stands for 0: "auto" */
+    int64_t min, max; /* of the value, of a string's bytes, of a list's elements; max 0 = none */
+    const char
+        *choices; /* CHOICE: "shared|dedicated"; INT: words, stored as PK_FIELD_WORD(): "auto" */
     const char *pattern; /* STRING (see pattern.h) ... */
     const char *what;    /* ... and the pattern in words: "a name (...)" */
     const char *init;    /* default as it would be written; NULL = none */

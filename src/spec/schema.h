@@ -9,6 +9,9 @@
 /* Reads into a struct pk_fleet_spec. */
 extern const struct pk_table pk_fleet_table;
 
+/* taps.c: what the table cannot tell of taps. Sets their kinds. False = faults were added. */
+bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors);
+
 /* Patterns and their words, shared with other tables. */
 #define PK_NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 #define PK_NAME_WORDS   "a name (small letters, digits and dashes, at most 40)"

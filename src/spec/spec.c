@@ -91,9 +91,8 @@ static int from_doc(struct pk_doc *doc_take, struct pk_fleet_spec **ret_fleet,
         for (size_t t = 0; t < fleet->groups[g].tool_count; t++)
             if (split_package(&fleet->groups[g].tools[t]) < 0)
                 return out_of_memory(pk_doc_name(fleet->doc), errors);
-    for (size_t i = 0; i < fleet->tap_count; i++)
-        fleet->taps[i].kind = fleet->taps[i].interface != NULL ? PK_TAP_INTERFACE : PK_TAP_REPLAY;
-    if (!check_tool_names(fleet, errors)) {
+    bool taps_good = pk_spec_check_taps(fleet, errors);
+    if (!check_tool_names(fleet, errors) || !taps_good) {
         r = PK_E_INVALID;
         pk_errors_sort(errors);
     }

@@ -13,6 +13,8 @@
 #include "base/doc.h"
 #include "base/error.h"
 #include "base/str.h"
+#include "spec/nic.h"
+#include "spec/tunnel.h"
 
 #define PK_API_VERSION "picket.dev/v1alpha1"
 #define PK_NAME_MAX    40u  /* fleets, taps, groups, tools */
@@ -22,13 +24,33 @@ struct pk_pos {
     unsigned line, col;
 };
 
-enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY };
+enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_TUNNEL };
+const char *pk_tap_kind_name(enum pk_tap_kind kind); /* "interface", as the agent's API has it */
+enum pk_tap_kind pk_tap_kind_parse(const char *name);
+/* Does it take an interface of the machine's? */
+static inline bool pk_tap_has_interface(enum pk_tap_kind kind)
+{
+    return kind != PK_TAP_REPLAY;
+}
+
+/* taps[].tunnel as written; pk_spec_tunnel() reads it. */
+struct pk_tunnel_spec {
+    char *interface; /* until the document is read; then the tap's */
+    char *type;
+    struct pk_strv types, addresses;
+    unsigned port; /* 0 = each type's own */
+    bool decapsulate;
+    const struct pk_node *node, *addresses_node, *port_node;
+};
 
 struct pk_tap_spec {
     char *name;
     enum pk_tap_kind kind;
-    char *interface; /* PK_TAP_INTERFACE: the NIC, PK_TAP_REPLAY: NULL */
+    char *interface; /* the NIC; NULL where !pk_tap_has_interface() */
     unsigned mtu; /* PK_TAP_REPLAY: largest packet replayed (default 9216); 0 = the interface's */
+    struct pk_tunnel_spec tunnel;
+    struct pk_nic_spec nic;
+    const struct pk_node *nic_node;
     struct pk_pos pos;
 };
 
@@ -74,6 +96,10 @@ struct pk_fleet_spec {
     struct pk_store_spec store; /* events.sinks[].store */
     struct pk_doc *doc;         /* owned; positions point into it */
 };
+
+/* What a tap's kind adds to what the agent is told of it: {"tunnel":{..},"nic":{..}}, each where it
+ * says something. New reference, NULL = out of memory. */
+json_t *pk_tap_options(const struct pk_tap_spec *tap);
 
 /*
  * Parses, fills defaults and validates, also references between sections (a group's taps exist,

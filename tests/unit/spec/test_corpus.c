@@ -177,7 +177,7 @@ static void parse_any(const char *text, size_t len)
     pk_errors_done(&errors);
 }
 
-static const char *const good_fleets[] = { "demo", "full" };
+static const char *const good_fleets[] = { "demo", "full", "taps" };
 
 static void test_every_prefix_of_good_fleets(void **state)
 {
