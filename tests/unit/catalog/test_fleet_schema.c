@@ -15,10 +15,12 @@
 /* Bad fleets that a schema cannot tell: what refers to another place or is unique by one key, and
  * the sizes of numbers that are written with units. */
 static const char *const beyond_schema[] = {
-    "group-name-twice",   "group-tap-far",       "group-tap-unknown", "max-size-small",
-    "memory-overflow",    "memory-small",        "retain-short",      "seal-after-zero",
-    "sinks-two-same",     "tap-interface-twice", "tap-name-twice",    "tool-name-twice",
-    "yaml-duplicate-key",
+    "group-name-twice",     "group-tap-far",          "group-tap-unknown",
+    "max-size-small",       "memory-overflow",        "memory-small",
+    "retain-short",         "seal-after-zero",        "sinks-two-same",
+    "tap-interface-twice",  "tap-name-twice",         "tool-name-twice",
+    "yaml-duplicate-key",   "tunnel-interface-twice", "tunnel-port",
+    "tunnel-port-of-which", "tunnel-address",         "nic-replay",
 };
 
 static json_t *own_schema(void)
