@@ -138,6 +138,7 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
     flow->vni = 0;
     flow->gre_key = 0;
     flow->erspan_session = 0;
+    flow->protocol = 0;
     if (!pk_parse_headers(parser))
         flow->reason = PK_REASON_TOO_DEEP;
     flow->quoted = parser->quoted;

@@ -58,7 +58,8 @@ struct pk_flow {
     __u32 vni;
     __u32 gre_key;
     __u16 erspan_session;
-    __u16 unused;
+    __u8 protocol; /* IP protocol of the innermost header, whether it has ports or not */
+    __u8 unused;
     struct pk_fragment_header fragment[PK_PARSE_FRAGMENTS]; /* outermost first */
 };
 
@@ -231,6 +232,7 @@ PK_INLINE __u32 pk_parse_ip4(struct pk_parser *parser)
     if (pk_parse_lacks(parser, header))
         return PK_NEXT_NONE;
     __u32 protocol = p[9];
+    flow->protocol = (__u8)protocol;
     __u16 fragment = pk_load_be16(p + 6);
     flow->family = 4;
     flow->src[0] = PK_LOAD(__u32, p + 12);
@@ -269,6 +271,7 @@ PK_INLINE __u32 pk_parse_ip6(struct pk_parser *parser)
     /* Length 0: a jumbogram, or offload as above. */
     if (payload != 0)
         pk_parse_limit(parser, payload);
+    flow->protocol = p[6];
     return PK_NEXT_PROTOCOL(p[6]);
 }
 
@@ -282,6 +285,7 @@ PK_INLINE __u32 pk_parse_extension(struct pk_parser *parser, __u32 kind)
     const __u8 *p = pk_parse_at(parser, parser->offset);
     __u32 next = p[0], size = kind == 51 ? (p[1] + 2u) * 4 : kind == 44 ? 8 : (p[1] + 1u) * 8;
     __u16 fragment = pk_load_be16(p + 2);
+    parser->flow.protocol = (__u8)next;
     parser->offset += size;
     /* Neither offset nor more to come: an atomic fragment is a whole packet (RFC 6946). */
     if (kind == 44 && (fragment & 0xfff9) != 0 &&
