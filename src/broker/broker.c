@@ -149,6 +149,8 @@ static int take_over(struct pk_broker *broker, struct pk_error *err)
         r = read_records(broker, PK_MAP_LANES, broker->lanes, sizeof broker->lanes[0], PK_LANES_MAX,
                          err);
     if (r >= 0)
+        r = pk_inline_load_records(broker, err);
+    if (r >= 0)
         r = pk_group_load_tables(broker, err);
     for (uint32_t i = 0; i < PK_LANES_MAX && r >= 0; i++)
         if (broker->lanes[i].key[0] != '\0' && broker->lanes[i].build != broker->build)
@@ -156,6 +158,8 @@ static int take_over(struct pk_broker *broker, struct pk_error *err)
     for (uint32_t i = 0; i < PK_TAPS_MAX && r >= 0; i++)
         if (broker->taps[i].ifindex != 0 && broker->taps[i].build != broker->build)
             r = pk_tap_renew(broker, i, err);
+    if (r >= 0)
+        r = pk_inline_taps_renew(broker, err);
     return r;
 }
 

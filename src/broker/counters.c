@@ -12,9 +12,8 @@
 #include "broker/internal.h"
 #include "packet/flow.h"
 
-/* Adds up one element over all CPUs. values = uint64_t members of the element. */
-static int sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t index, uint64_t *ret_sums,
-               size_t values, struct pk_error *err)
+int pk_counters_sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t index,
+                    uint64_t *ret_sums, size_t values, struct pk_error *err)
 {
     int cpus = libbpf_num_possible_cpus();
     if (cpus < 1)
@@ -31,13 +30,10 @@ static int sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t index, 
     return 0;
 }
 
-#define SUM(broker, map, index, ret_counters, err) \
-    sum((broker), (map), (index), (uint64_t *)(ret_counters), sizeof *(ret_counters) / 8, (err))
-
 static int add_tap(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
 {
     struct pk_tap_counters count;
-    int r = SUM(broker, PK_MAP_TAP_COUNTS, id, &count, err);
+    int r = PK_COUNTERS_SUM(broker, PK_MAP_TAP_COUNTS, id, &count, err);
     if (r < 0)
         return r;
     json_t *reasons = json_object();
@@ -59,7 +55,7 @@ static int add_group(struct pk_broker *broker, uint32_t id, json_t *list, struct
     json_t *ranges = json_array();
     for (uint32_t i = 0; i < PK_RANGES; i++) {
         struct pk_range_counters count;
-        int r = SUM(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i, &count, err);
+        int r = PK_COUNTERS_SUM(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i, &count, err);
         if (r < 0) {
             json_decref(ranges);
             return r;
@@ -78,9 +74,9 @@ static int add_lane(struct pk_broker *broker, uint32_t id, json_t *list, struct 
     /* What arrived is read before what was sent: what comes between counts as under way, and never
      * as arrived without having been sent. */
     struct pk_lane_counters arrived, sent;
-    int r = SUM(broker, PK_MAP_LANE_COUNTS, id, &arrived, err);
+    int r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, id, &arrived, err);
     if (r >= 0)
-        r = SUM(broker, PK_MAP_LANE_COUNTS, id, &sent, err);
+        r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, id, &sent, err);
     if (r < 0)
         return r;
     json_int_t slots = 0;
@@ -117,6 +113,8 @@ json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err)
     for (uint32_t i = 0; i < PK_LANES_MAX && r >= 0; i++)
         if (broker->lanes[i].key[0] != '\0')
             r = add_lane(broker, i, lanes, err);
+    if (r >= 0)
+        r = pk_inline_add_counters(broker, all, err);
     if (r < 0) {
         json_decref(all);
         return NULL;

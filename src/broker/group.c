@@ -163,6 +163,11 @@ int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_
             return pk_hint(err, "detach the tap first");
         }
     }
+    const char *user = pk_inline_tap_of_group(broker, id);
+    if (user != NULL) {
+        pk_fail(err, PK_E_CONFLICT, "the inline tap %s sends through group %s", user, key);
+        return pk_hint(err, "detach the tap first");
+    }
     if (bpf_map_delete_elem(broker->maps[PK_MAP_TABLES], &id) < 0 && errno != ENOENT)
         return pk_fail_errno(err, errno, "group %s: cannot take its slots out", key);
     pk_free(broker->tables[id]);

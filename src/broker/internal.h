@@ -5,6 +5,7 @@
 #define PICKET_BROKER_INTERNAL_H
 
 #include "broker/bpf/abi.h"
+#include "broker/bpf/inline.h"
 #include "broker/broker.h"
 
 struct plane_bpf;
@@ -29,6 +30,14 @@ enum pk_plane_map {
     PK_MAP_SHUNT_CONTROL,
     PK_MAP_SHUNT_FLOWS,
     PK_MAP_SHUNT_CLOSING,
+    PK_MAP_INLINE_TAPS,
+    PK_MAP_INLINE_LANES,
+    PK_MAP_INLINE_STATES,
+    PK_MAP_INLINE_WIRES,
+    PK_MAP_INLINE_PORTS,
+    PK_MAP_INLINE_EXITS,
+    PK_MAP_INLINE_COUNTS,
+    PK_MAP_INLINE_LANE_COUNTS,
     PK_MAP_COUNT
 };
 
@@ -55,6 +64,8 @@ struct pk_broker {
     struct pk_tap_record taps[PK_TAPS_MAX];
     struct pk_group_record groups[PK_GROUPS_MAX];
     struct pk_lane_record lanes[PK_LANES_MAX];
+    struct pk_inline_tap_record inline_taps[PK_TAPS_MAX];
+    struct pk_inline_lane_record inline_lanes[PK_LANES_MAX];
     struct pk_slots *tables[PK_GROUPS_MAX]; /* copies of what is in force; NULL = none */
     struct pk_group_wish wishes[PK_GROUPS_MAX];
     struct pk_fragment_memory *fragments; /* for pk_broker_decide() */
@@ -78,12 +89,18 @@ struct pk_plane_numbers {
     uint32_t tap;
     uint32_t group;
     uint32_t lane;
+    uint32_t side; /* from here on of inline taps */
+    bool closed;
+    uint64_t fail_after; /* ns */
 };
 enum pk_plane_program {
     PK_PROGRAM_TAP,
     PK_PROGRAM_LANE_IN,
     PK_PROGRAM_LANE_GUARD,
-    PK_PROGRAM_SHUNT_CLOSE
+    PK_PROGRAM_SHUNT_CLOSE,
+    PK_PROGRAM_INLINE_WIRE,
+    PK_PROGRAM_INLINE_IN,
+    PK_PROGRAM_INLINE_OUT,
 };
 int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
                   struct pk_plane_numbers numbers, int *ret_fd, struct pk_error *err);
@@ -117,6 +134,49 @@ int pk_broker_check_open(struct pk_broker *broker, struct pk_error *err);
 
 int pk_tap_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
 int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
+
+/* ---- lane.c ---- */
+
+/* Puts a program on one end of a lane. */
+struct pk_lane_end {
+    struct pk_broker *broker;
+    const char *link; /* the pin's name */
+    enum pk_plane_program program;
+    struct pk_plane_numbers numbers;
+    unsigned ifindex;       /* 0 = that of inner_name, which is told here */
+    const char *inner_name; /* in the namespace netns_fd; NULL = an outer end */
+    int netns_fd;
+    bool renew; /* the program that is there is another build's */
+};
+int pk_lane_end_attach(struct pk_lane_end *end, struct pk_error *err);
+/* The lane's number, with its counters at zero when it is new. */
+int pk_lane_take(struct pk_broker *broker, const char *key, uint32_t *ret_id, struct pk_error *err);
+/* All programs of this build are attached. */
+int pk_lane_done(struct pk_broker *broker, uint32_t id, unsigned host_ifindex,
+                 unsigned inner_ifindex, struct pk_error *err);
+
+/* ---- inline.c ---- */
+
+int pk_inline_load_records(struct pk_broker *broker, struct pk_error *err);
+/* Renews, at open, the programs of taps that another build attached. */
+int pk_inline_taps_renew(struct pk_broker *broker, struct pk_error *err);
+bool pk_inline_is_lane(struct pk_broker *broker, uint32_t id);
+bool pk_inline_lane_intact(struct pk_broker *broker, uint32_t id);
+int pk_inline_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
+int pk_inline_lane_remove(struct pk_broker *broker, uint32_t id, struct pk_error *err);
+/* The key of the inline tap that sends to the group, or NULL. */
+const char *pk_inline_tap_of_group(struct pk_broker *broker, uint32_t group);
+/* Adds the lists "inline" and "inlineLanes". */
+int pk_inline_add_counters(struct pk_broker *broker, json_t *all, struct pk_error *err);
+
+/* ---- counters.c ---- */
+
+/* Adds up one element of a per-CPU map over all CPUs; values = uint64_t members of it. */
+int pk_counters_sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t index,
+                    uint64_t *ret_sums, size_t values, struct pk_error *err);
+#define PK_COUNTERS_SUM(broker, map, index, ret_counters, err)            \
+    pk_counters_sum((broker), (map), (index), (uint64_t *)(ret_counters), \
+                    sizeof *(ret_counters) / 8, (err))
 
 /* ---- group.c ---- */
 

@@ -34,69 +34,59 @@ static int write_record(struct pk_broker *broker, uint32_t id, const struct pk_l
 
 /* ---- one end ---- */
 
-struct end {
-    struct pk_broker *broker;
-    uint32_t id;
-    bool inner;
-    unsigned ifindex; /* 0 = find inner_name in the namespace */
-    const char *inner_name;
-    int netns_fd;
-    bool renew; /* the program that is there is another build's */
-    int r;
-    struct pk_error *err;
-};
-
-static void attach_end(struct end *end)
+static int attach_here(struct pk_lane_end *end, struct pk_error *err)
 {
-    char name[LINK_NAME_SIZE];
-    link_name(end->id, end->inner, name);
     if (end->ifindex == 0) {
         end->ifindex = if_nametoindex(end->inner_name);
         if (end->ifindex == 0) {
-            pk_fail(end->err, PK_E_NOTFOUND, "there is no interface %s in the lane's namespace",
+            pk_fail(err, PK_E_NOTFOUND, "there is no interface %s in the lane's namespace",
                     end->inner_name);
-            end->r = pk_hint(end->err, "remove the lane and make it again");
-            return;
+            return pk_hint(err, "remove the lane and make it again");
         }
     }
-    bool on = pk_link_is_on(end->broker, name, end->ifindex);
+    bool on = pk_link_is_on(end->broker, end->link, end->ifindex);
     if (on && !end->renew)
-        return;
+        return 0;
     PK_CLEANUP(pk_close_p) int program = -1;
-    struct pk_plane_numbers numbers = { .lane = end->id };
-    end->r = pk_plane_load(end->broker, end->inner ? PK_PROGRAM_LANE_IN : PK_PROGRAM_LANE_GUARD,
-                           numbers, &program, end->err);
-    if (end->r < 0)
-        return;
-    if (on)
-        end->r = pk_link_renew(end->broker, name, program, end->err);
-    else
-        end->r = pk_link_attach(end->broker, name, end->ifindex, program, true, NULL, end->err);
+    int r = pk_plane_load(end->broker, end->program, end->numbers, &program, err);
+    if (r < 0)
+        return r;
+    return on ? pk_link_renew(end->broker, end->link, program, err)
+              : pk_link_attach(end->broker, end->link, end->ifindex, program, true, NULL, err);
 }
+
+struct entry {
+    struct pk_lane_end *end;
+    struct pk_error *err;
+    int r;
+};
 
 /* An interface's number means something only in its own namespace, for XDP links as for all else. A
  * thread of its own goes there, so that the caller's namespace is never in doubt. */
 static void *attach_in_namespace(void *arg)
 {
-    struct end *end = arg;
-    if (setns(end->netns_fd, CLONE_NEWNET) < 0) {
-        end->r = pk_fail_errno(end->err, errno, "cannot enter the lane's network namespace");
+    struct entry *entry = arg;
+    if (setns(entry->end->netns_fd, CLONE_NEWNET) < 0) {
+        entry->r = pk_fail_errno(entry->err, errno, "cannot enter the lane's network namespace");
         if (errno == EPERM)
-            pk_hint(end->err, "run as root, or with CAP_SYS_ADMIN");
+            pk_hint(entry->err, "run as root, or with CAP_SYS_ADMIN");
         return NULL;
     }
-    attach_end(end);
+    entry->r = attach_here(entry->end, entry->err);
     return NULL;
 }
 
-static int attach_inner(struct end *end)
+int pk_lane_end_attach(struct pk_lane_end *end, struct pk_error *err)
 {
+    if (end->inner_name == NULL)
+        return attach_here(end, err);
     pthread_t thread;
-    int r = pthread_create(&thread, NULL, attach_in_namespace, end);
+    struct entry entry = { .end = end, .err = err };
+    int r = pthread_create(&thread, NULL, attach_in_namespace, &entry);
     if (r != 0)
-        return pk_fail_errno(end->err, r, "cannot start a thread");
+        return pk_fail_errno(err, r, "cannot start a thread");
     pthread_join(thread, NULL);
-    return end->r;
+    return entry.r;
 }
 
 /* ---- lanes ---- */
@@ -104,16 +94,21 @@ static int attach_inner(struct end *end)
 int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err)
 {
     struct pk_lane_record record = broker->lanes[id];
+    int r = 0;
     /* Renewing needs no namespace: the link knows its interface. */
-    for (unsigned inner = 0; inner < 2; inner++) {
+    if (pk_inline_is_lane(broker, id))
+        r = pk_inline_lane_renew(broker, id, err);
+    if (r < 0)
+        return pk_wrap(err, "lane %s", record.key);
+    for (unsigned inner = 0; inner < 2 && !pk_inline_is_lane(broker, id); inner++) {
         char name[LINK_NAME_SIZE];
         if (!pk_link_is_on(broker, link_name(id, inner, name),
                            inner ? record.inner_ifindex : record.host_ifindex))
             continue;
         PK_CLEANUP(pk_close_p) int program = -1;
         struct pk_plane_numbers numbers = { .lane = id };
-        int r = pk_plane_load(broker, inner ? PK_PROGRAM_LANE_IN : PK_PROGRAM_LANE_GUARD, numbers,
-                              &program, err);
+        r = pk_plane_load(broker, inner ? PK_PROGRAM_LANE_IN : PK_PROGRAM_LANE_GUARD, numbers,
+                          &program, err);
         if (r >= 0)
             r = pk_link_renew(broker, name, program, err);
         if (r < 0)
@@ -146,37 +141,57 @@ static int begin(struct pk_broker *broker, uint32_t id, const char *key, uint32_
     return r < 0 ? r : write_record(broker, id, &record, err);
 }
 
-int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
-                       int netns_fd, const char *inner_name, struct pk_error *err)
+int pk_lane_take(struct pk_broker *broker, const char *key, uint32_t *ret_id, struct pk_error *err)
 {
-    uint32_t index = 0, id;
+    uint32_t index = 0;
     bool is_new;
     int r = pk_broker_check_open(broker, err);
     if (r >= 0)
         r = parse_index(key, &index, err);
     if (r >= 0)
-        r = PK_RECORD_TAKE(broker->lanes, key, "lane", &id, &is_new, err);
+        r = PK_RECORD_TAKE(broker->lanes, key, "lane", ret_id, &is_new, err);
     if (r >= 0 && is_new)
-        r = begin(broker, id, key, index, err);
+        r = begin(broker, *ret_id, key, index, err);
+    return r;
+}
+
+int pk_lane_done(struct pk_broker *broker, uint32_t id, unsigned host_ifindex,
+                 unsigned inner_ifindex, struct pk_error *err)
+{
+    struct pk_lane_record record = broker->lanes[id];
+    record.host_ifindex = host_ifindex;
+    record.inner_ifindex = inner_ifindex;
+    record.build = broker->build;
+    return write_record(broker, id, &record, err);
+}
+
+int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
+                       int netns_fd, const char *inner_name, struct pk_error *err)
+{
+    uint32_t id;
+    int r = pk_lane_take(broker, key, &id, err);
     if (r < 0)
         return r;
-
-    struct pk_lane_record record = broker->lanes[id];
-    struct end end = { .broker = broker,
-                       .id = id,
-                       .inner = true,
-                       .inner_name = inner_name,
-                       .netns_fd = netns_fd,
-                       .renew = record.build != broker->build,
-                       .err = err };
-    r = attach_inner(&end);
+    if (pk_inline_is_lane(broker, id))
+        return pk_fail(err, PK_E_CONFLICT, "lane %s is inline", key);
+    char name[LINK_NAME_SIZE];
+    struct pk_lane_end end = { .broker = broker,
+                               .link = link_name(id, true, name),
+                               .program = PK_PROGRAM_LANE_IN,
+                               .numbers = { .lane = id },
+                               .inner_name = inner_name,
+                               .netns_fd = netns_fd,
+                               .renew = broker->lanes[id].build != broker->build };
+    r = pk_lane_end_attach(&end, err);
     if (r < 0)
         return pk_wrap(err, "lane %s", key);
-    record.inner_ifindex = end.ifindex;
-    end.inner = false;
+    unsigned inner_ifindex = end.ifindex;
+    end.link = link_name(id, false, name);
+    end.program = PK_PROGRAM_LANE_GUARD;
+    end.inner_name = NULL;
     end.ifindex = host_ifindex;
-    attach_end(&end);
-    if (end.r < 0)
+    r = pk_lane_end_attach(&end, err);
+    if (r < 0)
         return pk_wrap(err, "lane %s", key);
     /* Last, since packets come from here on. */
     uint32_t port = 0;
@@ -184,9 +199,7 @@ int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_
         r = pk_map_write(broker, PK_MAP_PORTS, id, &host_ifindex, err);
     if (r < 0)
         return pk_wrap(err, "lane %s", key);
-    record.host_ifindex = host_ifindex;
-    record.build = broker->build;
-    return write_record(broker, id, &record, err);
+    return pk_lane_done(broker, id, host_ifindex, inner_ifindex, err);
 }
 
 int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err)
@@ -204,6 +217,8 @@ int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_e
         return r;
     if (bpf_map_delete_elem(broker->maps[PK_MAP_PORTS], &id) < 0 && errno != ENOENT)
         return pk_fail_errno(err, errno, "lane %s: cannot take its port out", key);
+    if (pk_inline_is_lane(broker, id))
+        r = pk_inline_lane_remove(broker, id, err);
     for (unsigned inner = 0; inner < 2 && r >= 0; inner++) {
         char name[LINK_NAME_SIZE];
         r = pk_link_remove(broker, link_name(id, inner, name), err);
@@ -221,6 +236,8 @@ bool pk_broker_lane_intact(struct pk_broker *broker, const char *key)
         return false;
     uint32_t id = (uint32_t)found, port = 0;
     const struct pk_lane_record *record = &broker->lanes[id];
+    if (pk_inline_is_lane(broker, id))
+        return pk_inline_lane_intact(broker, id);
     char name[LINK_NAME_SIZE];
     return pk_link_is_on(broker, link_name(id, true, name), record->inner_ifindex) &&
            pk_link_is_on(broker, link_name(id, false, name), record->host_ifindex) &&

@@ -16,6 +16,7 @@
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "broker/inline.h"
 
 static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_META] = "pk_meta",
@@ -35,6 +36,14 @@ static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_SHUNT_CONTROL] = "pk_shunt_control",
     [PK_MAP_SHUNT_FLOWS] = "pk_shunt_flows",
     [PK_MAP_SHUNT_CLOSING] = "pk_shunt_closing",
+    [PK_MAP_INLINE_TAPS] = "pk_inline_taps",
+    [PK_MAP_INLINE_LANES] = "pk_inline_lanes",
+    [PK_MAP_INLINE_STATES] = "pk_inline_states",
+    [PK_MAP_INLINE_WIRES] = "pk_inline_wires",
+    [PK_MAP_INLINE_PORTS] = "pk_inline_ports",
+    [PK_MAP_INLINE_EXITS] = "pk_inline_exits",
+    [PK_MAP_INLINE_COUNTS] = "pk_inline_counts",
+    [PK_MAP_INLINE_LANE_COUNTS] = "pk_inline_lane_counts",
 };
 
 static const char *const program_names[] = {
@@ -42,6 +51,9 @@ static const char *const program_names[] = {
     [PK_PROGRAM_LANE_IN] = "pk_lane_in",
     [PK_PROGRAM_LANE_GUARD] = "pk_lane_guard",
     [PK_PROGRAM_SHUNT_CLOSE] = "pk_shunt_close",
+    [PK_PROGRAM_INLINE_WIRE] = "pk_inline_wire",
+    [PK_PROGRAM_INLINE_IN] = "pk_inline_in",
+    [PK_PROGRAM_INLINE_OUT] = "pk_inline_out",
 };
 
 /* libbpf says why it failed only to its printer: the last warnings are kept for the message. */
@@ -237,6 +249,10 @@ int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
     plane->rodata->tap_id = numbers.tap;
     plane->rodata->group_id = numbers.group;
     plane->rodata->lane_id = numbers.lane;
+    plane->rodata->inline_side = numbers.side;
+    plane->rodata->inline_closed = numbers.closed;
+    plane->rodata->inline_fail_after = numbers.fail_after;
+    plane->rodata->inline_token = pk_broker_probe_token(broker);
     struct bpf_program *wanted =
         bpf_object__find_program_by_name(plane->obj, program_names[program]);
     bpf_program__set_autoload(wanted, true);

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "broker/bpf/abi.h"
+#include "broker/bpf/inline.h"
 #include "broker/bpf/shunt.h"
 #include "packet/parse.h"
 
@@ -291,6 +292,8 @@ int pk_lane_guard(struct xdp_md *ctx)
         count->blocked++;
     return XDP_DROP;
 }
+
+#include "broker/bpf/inline.bpf.h"
 
 /* For tests and benches: what the decision is, and what a program costs that decides nothing. */
 __u32 probe_mode;

@@ -53,9 +53,8 @@ bool net_run(const char *command, ...)
     return r >= 0;
 }
 
-static void quiet(const char *interface)
+void net_quiet(const char *interface)
 {
-    /* No neighbour discovery of the host's own in the counters. */
     char path[128];
     snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", interface);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -71,8 +70,8 @@ unsigned net_veth(const char *a, const char *b, unsigned mtu)
     snprintf(text, sizeof text, "%u", mtu);
     assert_true(net_run("ip", "link", "add", a, "mtu", text, "type", "veth", "peer", "name", b,
                         "mtu", text, NULL));
-    quiet(a);
-    quiet(b);
+    net_quiet(a);
+    net_quiet(b);
     assert_true(net_run("ip", "link", "set", a, "arp", "off", "up", NULL));
     assert_true(net_run("ip", "link", "set", b, "arp", "off", "up", NULL));
     return if_nametoindex(a);
@@ -112,7 +111,7 @@ static void set_up(void *arg)
 {
     (void)arg;
     /* /proc/sys shows the namespace of the thread that opens it. */
-    quiet("tap0");
+    net_quiet("tap0");
     net_run("ip", "link", "set", "tap0", "arp", "off", "up", NULL);
 }
 
@@ -129,7 +128,7 @@ void net_lane_make(struct net_lane *lane, const char *host, unsigned mtu)
     snprintf(path, sizeof path, "/proc/%d/fd/%d", getpid(), lane->netns_fd);
     assert_true(net_run("ip", "link", "add", host, "mtu", text, "type", "veth", "peer", "name",
                         "tap0", "mtu", text, "netns", path, NULL));
-    quiet(host);
+    net_quiet(host);
     assert_true(net_run("ip", "link", "set", host, "arp", "off", "up", NULL));
     net_in(lane->netns_fd, set_up, NULL);
     lane->host_ifindex = if_nametoindex(host);

@@ -23,6 +23,9 @@ bool net_run(const char *command, ...) __attribute__((sentinel));
 /* A veth pair in this namespace, both up. Returns the index of a. */
 unsigned net_veth(const char *a, const char *b, unsigned mtu);
 
+/* Switches IPv6 off: no neighbour discovery of the kernel's own in the counters. */
+void net_quiet(const char *interface);
+
 struct net_lane {
     int netns_fd;
     char host[16]; /* the outer end; the inner one is "tap0" */
