@@ -136,6 +136,7 @@ static __always_inline __u32 pk_inline_lane(struct xdp_md *ctx, __u32 size)
         return PK_NO_LANE;
     __u32 reason = decide(ctx, size, slots->mode, &hash);
     __u32 slot = pk_reason_is_first_lane(reason) ? PK_HASH_SLOTS : pk_hash_slot(hash);
+    asm volatile("" : "+r"(slot)); /* see pk_tap */
     if (slot > PK_HASH_SLOTS)
         return PK_NO_LANE;
     __u32 lane = slots->lane[slot];
