@@ -16,6 +16,7 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_delete,
     /* Look */
     &pk_cmd_status,
+    &pk_cmd_ledger,
     &pk_cmd_history,
     &pk_cmd_logs,
     &pk_cmd_events,

@@ -67,6 +67,10 @@ int pk_manager_progress(struct pk_manager *manager, const char *fleet, uint64_t 
 /* kind:"Status", the contract for scripts in README. PK_E_NOTFOUND when there is no such fleet. */
 int pk_manager_status(struct pk_manager *manager, const char *fleet, json_t **ret_status,
                       struct pk_error *err);
+/* Kind "Ledger": where packets went since a moment (0 = since the account began); a sample is kept
+ * each minute, older ones more rarely. PK_E_NOTFOUND when there is no such fleet. */
+int pk_manager_ledger(struct pk_manager *manager, const char *fleet, pk_nsec since,
+                      json_t **ret_ledger, struct pk_error *err);
 int pk_manager_fleets(struct pk_manager *manager, json_t **ret_names, struct pk_error *err);
 /* Kind:"History": revisions newest first. */
 int pk_manager_history(struct pk_manager *manager, const char *fleet, uint64_t before, size_t limit,

@@ -55,6 +55,7 @@ struct pk_runtime {
     unsigned failures;   /* ends without PK_HEALTHY_AFTER of health between */
     pk_nsec next_try_at; /* monotonic */
     pk_nsec answered_at; /* monotonic: the tool's own answer; 0 = none in this life */
+    json_t *notes;       /* counters of this life that tell of loss; NULL = not known */
     struct pk_error probe_error;
     bool dirty;
 };
@@ -88,6 +89,8 @@ struct pk_fleet {
     struct pk_runtime *runtimes;
     size_t runtime_count;
     struct pk_map *retries; /* step key -> struct pk_retry */
+    json_t *ledger;         /* the account, see ledger.h; NULL = none yet */
+    pk_nsec ledger_kept_at; /* of the newest sample in the state (wall clock) */
 };
 
 struct pk_manager {
@@ -189,6 +192,14 @@ void pk_runtime_done(struct pk_runtime *runtime);
 json_t *pk_runtimes_to_json(const struct pk_fleet *fleet); /* lock held */
 int pk_runtimes_from_json(struct pk_fleet *fleet, const json_t *json);
 
+/* ---- ledger.c ---- */
+/* Looks at the plane anew and adds what it and the tools have counted to the fleets' accounts. Waits
+ * for the agent; call it after the tools were asked: then none has read what its lane has not had. */
+void pk_ledger_tick(struct pk_manager *manager);
+int pk_ledger_load(struct pk_manager *manager, struct pk_fleet *fleet, struct pk_error *err);
+void pk_ledger_keep_all(struct pk_manager *manager); /* at the end of serve */
+void pk_ledger_forget(struct pk_manager *manager, const char *fleet);
+
 /* ---- sources.c ---- */
 int pk_sources_load(struct pk_manager *manager, struct pk_error *err);
 /* Writes the file when it changed. */
@@ -203,6 +214,7 @@ void pk_sources_sweep(struct pk_manager *manager);
 #define PK_KIND_PLAN    "plan"    /* key: plan id -> {"plan","document","documentName",...} */
 #define PK_KIND_DESIRED "desired" /* key: plan id -> frozen desired state */
 #define PK_KIND_RUNTIME "runtime" /* key: fleet -> {"known","units"} */
+#define PK_KIND_LEDGER  "ledger"  /* key: fleet -> account; its samples are under the same key */
 
 /* ---- status.c ---- */
 json_t *pk_time_json(pk_nsec when); /* null for 0 */

@@ -49,6 +49,7 @@ static void fleet_free(struct pk_fleet *fleet)
     pk_desired_free(fleet->desired);
     json_decref(fleet->journal);
     json_decref(fleet->drift);
+    json_decref(fleet->ledger);
     pk_strv_done(&fleet->known);
     for (size_t i = 0; i < fleet->runtime_count; i++)
         pk_runtime_done(&fleet->runtimes[i]);
@@ -211,7 +212,8 @@ static int load_fleet(struct pk_manager *manager, const char *name, uint64_t num
         pk_free(fleet->detail);
         fleet->detail = pk_strdup("its desired state cannot be read: apply the fleet again");
     }
-    return load_runtime(manager, fleet, err);
+    r = load_runtime(manager, fleet, err);
+    return r < 0 ? r : pk_ledger_load(manager, fleet, err);
 }
 
 static int load_fleets(struct pk_manager *manager, struct pk_error *err)
@@ -266,6 +268,7 @@ void pk_manager_stop(struct pk_manager *manager)
     if (manager == NULL)
         return;
     stop_threads(manager);
+    pk_ledger_keep_all(manager);
     release(manager);
 }
 

@@ -22,10 +22,10 @@
 #include "base/json.h"
 #include "base/time.h"
 
-#define REPLY_MAX   (64u << 10)
+#define REPLY_MAX   (256u << 10)
 #define REQUEST_MAX 256u
 
-enum stage { STAGE_HELLO, STAGE_STAT, STAGE_DONE };
+enum stage { STAGE_HELLO, STAGE_STAT, STAGE_COUNTERS, STAGE_DONE };
 
 struct talk {
     struct pk_suricata_probe *probe;
@@ -50,6 +50,8 @@ static void ask(struct talk *talk, enum stage stage)
     int len;
     if (stage == STAGE_HELLO)
         len = snprintf(talk->request, sizeof(talk->request), "{\"version\": \"0.2\"}\n");
+    else if (stage == STAGE_COUNTERS)
+        len = snprintf(talk->request, sizeof(talk->request), "{\"command\": \"dump-counters\"}\n");
     else
         len = snprintf(talk->request, sizeof(talk->request),
                        "{\"command\": \"iface-stat\", \"arguments\": {\"iface\": \"%s\"}}\n",
@@ -99,10 +101,39 @@ static uint64_t count_of(const json_t *message, const char *key)
     return value > 0 ? (uint64_t)value : 0;
 }
 
+/* The counters that tell of what Suricata did with its packets. */
+static json_t *notes_of(const json_t *counters)
+{
+    static const struct {
+        const char *path, *name;
+    } wanted[] = { { "decoder.pkts", "decoded" },
+                   { "decoder.invalid", "decoderInvalid" },
+                   { "tcp.reassembly_gap", "reassemblyGap" },
+                   { "tcp.segment_memcap_drop", "segmentMemcap" },
+                   { "tcp.ssn_memcap_drop", "sessionMemcap" },
+                   { "flow.memcap", "flowMemcap" },
+                   { "tcp.pkt_on_wrong_thread", "wrongThread" },
+                   { "detect.alert_queue_overflow", "alertOverflow" } };
+    json_t *notes = json_object();
+    for (size_t i = 0; i < PK_ARRAY_SIZE(wanted) && notes != NULL; i++) {
+        int64_t value = pk_json_int_or(counters, wanted[i].path, -1);
+        if (value >= 0)
+            (void)json_object_set_new(notes, wanted[i].name, json_integer(value));
+    }
+    return notes;
+}
+
 /* A whole reply to the request of this stage. */
 static void take_reply(struct talk *talk, const json_t *reply)
 {
     struct pk_suricata_probe *probe = talk->probe;
+    if (talk->stage == STAGE_COUNTERS) {
+        /* Not there until Suricata has added them up for the first time. */
+        if (strcmp(pk_json_string_or(reply, "return", ""), "OK") == 0)
+            probe->notes = notes_of(json_object_get(reply, "message"));
+        finish(talk, 0);
+        return;
+    }
     if (strcmp(pk_json_string_or(reply, "return", ""), "OK") != 0) {
         const char *message = pk_json_string_or(reply, "message", "no reason given");
         finish(talk, pk_fail(&probe->error, PK_E_UNSUPPORTED, "Suricata refused: %.200s", message));
@@ -119,7 +150,10 @@ static void take_reply(struct talk *talk, const json_t *reply)
     }
     probe->packets = count_of(message, "pkts");
     probe->drops = count_of(message, "drop");
-    finish(talk, 0);
+    if (probe->want_notes)
+        ask(talk, STAGE_COUNTERS);
+    else
+        finish(talk, 0);
 }
 
 static void on_data(struct talk *talk)

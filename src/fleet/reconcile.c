@@ -294,6 +294,7 @@ static void finish_removal(struct pk_manager *manager, struct pk_fleet *fleet)
     if (pk_state_fleet_remove(manager->options.state, fleet->name, &err) < 0 ||
         pk_state_put(manager->options.state, PK_KIND_RUNTIME, fleet->name, NULL, &err) < 0)
         pk_log_error(PK_LOG_INFO, "fleet", &err, "forgetting fleet %s", fleet->name);
+    pk_ledger_forget(manager, fleet->name);
     pk_manager_lock(manager);
     pk_manager_drop(manager, fleet);
     (void)pthread_cond_broadcast(&manager->changed);

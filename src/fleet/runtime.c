@@ -14,6 +14,7 @@
 #include "fleet/probe_suricata.h"
 
 #define TOOLS_INTERVAL   PK_NSEC_PER_SEC
+#define NOTES_EVERY      8u /* times that the tools are asked: Suricata adds them up so often */
 #define PROBE_TIMEOUT_MS 1000u
 #define BACKOFF_FIRST    PK_NSEC_PER_SEC
 #define BACKOFF_LAST     (60 * PK_NSEC_PER_SEC)
@@ -28,6 +29,7 @@ void pk_runtime_done(struct pk_runtime *runtime)
     pk_free(runtime->unit);
     pk_free(runtime->hash);
     pk_free(runtime->reason);
+    json_decref(runtime->notes);
     memset(runtime, 0, sizeof(*runtime));
 }
 
@@ -92,6 +94,8 @@ static void note_start(struct pk_runtime *runtime, const struct pk_unit_status *
     runtime->base_drops += runtime->drops;
     runtime->packets = 0;
     runtime->drops = 0;
+    json_decref(runtime->notes);
+    runtime->notes = NULL;
     runtime->answered_at = 0;
     runtime->started_at = status->started_at;
     runtime->end_noted = false;
@@ -235,7 +239,7 @@ static struct question *collect(struct pk_manager *manager, size_t *ret_count)
 
 /* Lock held. */
 static void take_answer(struct pk_manager *manager, const struct question *question,
-                        const struct pk_suricata_probe *probe)
+                        struct pk_suricata_probe *probe)
 {
     struct pk_fleet *fleet = pk_manager_find(manager, question->fleet);
     struct pk_runtime *runtime = fleet != NULL ? pk_runtime_find(fleet, question->unit) : NULL;
@@ -250,11 +254,15 @@ static void take_answer(struct pk_manager *manager, const struct question *quest
     runtime->dirty |= probe->packets != runtime->packets || probe->drops != runtime->drops;
     runtime->packets = probe->packets;
     runtime->drops = probe->drops;
+    if (probe->notes != NULL) {
+        json_decref(runtime->notes);
+        runtime->notes = PK_TAKE(probe->notes);
+    }
     runtime->answered_at = pk_time_monotonic();
     runtime->probe_error = (struct pk_error){ 0 };
 }
 
-static void ask_all(struct pk_manager *manager)
+static void ask_all(struct pk_manager *manager, bool want_notes)
 {
     size_t count = 0;
     pk_manager_lock(manager);
@@ -265,12 +273,15 @@ static void ask_all(struct pk_manager *manager)
     if (questions != NULL && probes != NULL && count > 0) {
         for (size_t i = 0; i < count; i++)
             probes[i] = (struct pk_suricata_probe){ .socket = questions[i].socket,
-                                                    .interface = PK_LANE_DEVICE };
+                                                    .interface = PK_LANE_DEVICE,
+                                                    .want_notes = want_notes };
         pk_suricata_probe_all(probes, count, PROBE_TIMEOUT_MS);
         pk_manager_lock(manager);
         for (size_t i = 0; i < count; i++)
             take_answer(manager, &questions[i], &probes[i]);
         pk_manager_unlock(manager);
+        for (size_t i = 0; i < count; i++)
+            json_decref(probes[i].notes);
     }
     if (questions != NULL)
         questions_free(questions, count);
@@ -279,9 +290,10 @@ static void ask_all(struct pk_manager *manager)
 void *pk_thread_tools(void *arg)
 {
     struct pk_manager *manager = arg;
-    for (;;) {
+    for (unsigned round = 0;; round++) {
         pk_nsec next = pk_time_monotonic() + TOOLS_INTERVAL;
-        ask_all(manager);
+        ask_all(manager, round % NOTES_EVERY == 0);
+        pk_ledger_tick(manager);
         pk_manager_lock(manager);
         while (!manager->stop && pk_time_monotonic() < next)
             pk_manager_wait(manager, next);

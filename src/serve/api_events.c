@@ -30,23 +30,6 @@ static int text_query(const struct pk_http_request *request, const char *name, s
     return 0;
 }
 
-static int time_query(const struct pk_http_request *request, const char *name, pk_nsec now,
-                      pk_nsec other, pk_nsec *ret_when, struct pk_error *err)
-{
-    const char *text = pk_http_query(request, name);
-    if (text == NULL || text[0] == '\0') {
-        *ret_when = other;
-        return 0;
-    }
-    int r = pk_time_parse_user(text, now, ret_when, err);
-    if (r < 0) {
-        (void)pk_wrap(err, "%s", name);
-        err->code = PK_E_USAGE; /* the request is wrong, not an input file */
-        return PK_E_USAGE;
-    }
-    return 0;
-}
-
 static int read_query(const struct pk_http_request *request, uint64_t default_limit,
                       struct pk_events_query *ret_query, struct pk_error *err)
 {
@@ -57,10 +40,10 @@ static int read_query(const struct pk_http_request *request, uint64_t default_li
     if (r >= 0)
         r = text_query(request, "page", MAX_PAGE, &query.page, err);
     if (r >= 0)
-        r = time_query(request, "since", now, now - DEFAULT_SPAN, &query.since, err);
+        r = pk_serve_time_query(request, "since", now, now - DEFAULT_SPAN, &query.since, err);
     /* Events carry the sensor's clock, which may be ahead of ours: no "until" means no bound. */
     if (r >= 0)
-        r = time_query(request, "until", now, INT64_MAX, &query.until, err);
+        r = pk_serve_time_query(request, "until", now, INT64_MAX, &query.until, err);
     if (r >= 0)
         r = pk_serve_number_query(request, "limit", 1, MAX_LIMIT, default_limit, &limit, err);
     if (r < 0)

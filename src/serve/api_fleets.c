@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "base/time.h"
 #include "serve/internal.h"
 
 #define MAX_HISTORY   500u
@@ -43,6 +44,20 @@ int pk_api_status(void *arg, struct pk_http_request *request, struct pk_error *e
     if (r >= 0)
         r = pk_manager_status(serve->manager, fleet, &status, err);
     return r < 0 ? r : pk_http_reply_json_take(request, 200, status);
+}
+
+int pk_api_ledger(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_serve *serve = arg;
+    const char *fleet = NULL;
+    pk_nsec since = 0;
+    json_t *ledger = NULL;
+    int r = pk_serve_fleet_param(request, &fleet, err);
+    if (r >= 0)
+        r = pk_serve_time_query(request, "since", pk_time_now(), 0, &since, err);
+    if (r >= 0)
+        r = pk_manager_ledger(serve->manager, fleet, since, &ledger, err);
+    return r < 0 ? r : pk_http_reply_json_take(request, 200, ledger);
 }
 
 int pk_api_revisions(void *arg, struct pk_http_request *request, struct pk_error *err)

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "base/time.h"
 #include "serve/internal.h"
 #include "spec/spec.h"
 
@@ -61,6 +62,23 @@ int pk_serve_number_query(const struct pk_http_request *request, const char *nam
     if (text != NULL)
         return check_number(name, text, min, max, ret_value, err);
     *ret_value = other;
+    return 0;
+}
+
+int pk_serve_time_query(const struct pk_http_request *request, const char *name, pk_nsec now,
+                        pk_nsec other, pk_nsec *ret_when, struct pk_error *err)
+{
+    const char *text = pk_http_query(request, name);
+    if (text == NULL || text[0] == '\0') {
+        *ret_when = other;
+        return 0;
+    }
+    int r = pk_time_parse_user(text, now, ret_when, err);
+    if (r < 0) {
+        (void)pk_wrap(err, "%s", name);
+        err->code = PK_E_USAGE; /* the request is wrong, not an input file */
+        return PK_E_USAGE;
+    }
     return 0;
 }
 

@@ -57,6 +57,8 @@ int pk_serve_number_param(const struct pk_http_request *request, const char *par
 /* Query parameters; absent gives other. */
 int pk_serve_number_query(const struct pk_http_request *request, const char *name, uint64_t min,
                           uint64_t max, uint64_t other, uint64_t *ret_value, struct pk_error *err);
+int pk_serve_time_query(const struct pk_http_request *request, const char *name, pk_nsec now,
+                        pk_nsec other, pk_nsec *ret_when, struct pk_error *err);
 /* The body as an object that has none but the named keys (NULL-terminated list). An empty body is
  * an empty object. */
 int pk_serve_body_object(struct pk_http_request *request, const char *const *keys,
@@ -70,8 +72,8 @@ int pk_serve_reply_errors(struct pk_http_request *request, const struct pk_error
 /* ---- the routes: api_*.c. arg is the struct pk_serve ---- */
 typedef int pk_serve_handler(void *arg, struct pk_http_request *request, struct pk_error *err);
 pk_serve_handler pk_api_version;
-pk_serve_handler pk_api_fleets, pk_api_status, pk_api_revisions, pk_api_revision, pk_api_progress,
-    pk_api_logs;
+pk_serve_handler pk_api_fleets, pk_api_status, pk_api_ledger, pk_api_revisions, pk_api_revision,
+    pk_api_progress, pk_api_logs;
 pk_serve_handler pk_api_plan_create, pk_api_plan_get, pk_api_plan_apply;
 pk_serve_handler pk_api_node, pk_api_plane, pk_api_replay_start, pk_api_replay_get,
     pk_api_replay_stop;

@@ -13,6 +13,7 @@ static const struct pk_http_route routes[] = {
     { "POST",   "/v1/plans/{id}/apply",                           pk_api_plan_apply, 0 },
     { "GET",    "/v1/fleets",                                     pk_api_fleets, 0 },
     { "GET",    FLEET "/status",                                  pk_api_status, 0 },
+    { "GET",    FLEET "/ledger",                                  pk_api_ledger, 0 },
     { "GET",    FLEET "/revisions",                               pk_api_revisions, 0 },
     { "GET",    FLEET "/revisions/{n}",                           pk_api_revision, 0 },
     { "GET",    FLEET "/revisions/{n}/progress",                  pk_api_progress, 0 },

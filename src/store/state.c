@@ -33,6 +33,8 @@ static const char *const migrations[] = {
     " PRIMARY KEY (fleet, number));"
     "CREATE TABLE document (kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,"
     " PRIMARY KEY (kind, key)) WITHOUT ROWID;",
+    "CREATE TABLE sample (key TEXT NOT NULL, at INTEGER NOT NULL, value TEXT NOT NULL,"
+    " PRIMARY KEY (key, at)) WITHOUT ROWID;",
 };
 
 enum statement {
@@ -54,6 +56,10 @@ enum statement {
     ST_DELETE,
     ST_GET_DOCUMENT,
     ST_LIST_DOCUMENTS,
+    ST_PUT_SAMPLE,
+    ST_GET_SAMPLE,
+    ST_FIRST_SAMPLE,
+    ST_THIN_SAMPLES,
     ST_COUNT,
 };
 
@@ -88,6 +94,13 @@ static const char *const statement_text[ST_COUNT] = {
     [ST_DELETE] = "DELETE FROM document WHERE kind = ?1 AND key = ?2",
     [ST_GET_DOCUMENT] = "SELECT value FROM document WHERE kind = ?1 AND key = ?2",
     [ST_LIST_DOCUMENTS] = "SELECT key, value FROM document WHERE kind = ?1 ORDER BY key",
+    [ST_PUT_SAMPLE] = "INSERT OR REPLACE INTO sample (key, at, value) VALUES (?1, ?2, ?3)",
+    [ST_GET_SAMPLE] = "SELECT value FROM sample WHERE key = ?1 AND at <= ?2"
+                      " ORDER BY at DESC LIMIT 1",
+    [ST_FIRST_SAMPLE] = "SELECT value FROM sample WHERE key = ?1 ORDER BY at LIMIT 1",
+    [ST_THIN_SAMPLES] = "DELETE FROM sample WHERE key = ?1 AND (at < ?2 OR (at < ?3 AND at NOT IN"
+                        " (SELECT min(at) FROM sample WHERE key = ?1 AND at < ?3"
+                        "  GROUP BY at / ?4)))",
 };
 /* clang-format on */
 
@@ -635,4 +648,49 @@ int pk_state_list(struct pk_state *state, const char *kind, json_t **ret_values,
         return fail_db(state, rc, err);
     *ret_values = PK_TAKE(values);
     return 0;
+}
+
+int pk_state_sample_put(struct pk_state *state, const char *key, pk_nsec at, const json_t *value,
+                        struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *text = pk_json_compact(value);
+    if (text == NULL)
+        return pk_no_memory(err);
+    LOCK(state);
+    STATEMENT statement = state->statements[ST_PUT_SAMPLE];
+    bind_text(statement, 1, key);
+    (void)sqlite3_bind_int64(statement, 2, at);
+    bind_text(statement, 3, text);
+    return run(state, statement, err);
+}
+
+int pk_state_sample_get(struct pk_state *state, const char *key, pk_nsec at, json_t **ret_value,
+                        struct pk_error *err)
+{
+    static const enum statement in_turn[] = { ST_GET_SAMPLE, ST_FIRST_SAMPLE };
+    LOCK(state);
+    for (size_t i = 0; i < PK_ARRAY_SIZE(in_turn); i++) {
+        STATEMENT statement = state->statements[in_turn[i]];
+        bind_text(statement, 1, key);
+        if (in_turn[i] == ST_GET_SAMPLE)
+            (void)sqlite3_bind_int64(statement, 2, at);
+        int rc = sqlite3_step(statement);
+        if (rc == SQLITE_ROW)
+            return read_json(state, statement, 0, ret_value, err);
+        if (rc != SQLITE_DONE)
+            return fail_db(state, rc, err);
+    }
+    return pk_fail(err, PK_E_NOTFOUND, "there is no sample of %s", key);
+}
+
+int pk_state_sample_thin(struct pk_state *state, const char *key, pk_nsec keep_from,
+                         pk_nsec thin_before, pk_nsec every, struct pk_error *err)
+{
+    LOCK(state);
+    STATEMENT statement = state->statements[ST_THIN_SAMPLES];
+    bind_text(statement, 1, key);
+    (void)sqlite3_bind_int64(statement, 2, keep_from);
+    (void)sqlite3_bind_int64(statement, 3, thin_before);
+    (void)sqlite3_bind_int64(statement, 4, every);
+    return run(state, statement, err);
 }

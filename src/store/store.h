@@ -58,6 +58,15 @@ int pk_state_get(struct pk_state *state, const char *kind, const char *key, json
                  struct pk_error *err);
 int pk_state_list(struct pk_state *state, const char *kind, json_t **ret_values,
                   struct pk_error *err);
+/* What something was at a moment; many per key, of which the old ones are thinned out. get: the
+ * newest at or before the moment, else the oldest there is; PK_E_NOTFOUND. thin: drops all before
+ * keep_from, and of those before thin_before all but the first of each span of every. */
+int pk_state_sample_put(struct pk_state *state, const char *key, pk_nsec at, const json_t *value,
+                        struct pk_error *err);
+int pk_state_sample_get(struct pk_state *state, const char *key, pk_nsec at, json_t **ret_value,
+                        struct pk_error *err);
+int pk_state_sample_thin(struct pk_state *state, const char *key, pk_nsec keep_from,
+                         pk_nsec thin_before, pk_nsec every, struct pk_error *err);
 
 /* ---- events ---- */
 struct pk_events;
