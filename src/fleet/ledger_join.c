@@ -287,8 +287,7 @@ static void join_tool(struct join *join, const char *key, json_t *lane, struct b
     if (under_way >= 0)
         balance->under_way += under_way;
     else
-        close_gap(join, balance, "lane and tool", under_way,
-                  PK_MAX(carried, 0) + moved(join, key));
+        close_gap(join, balance, "lane and tool", under_way, PK_MAX(carried, 0) + moved(join, key));
 
     json_t *row = row_of(join, key, name);
     put(join, row, "handed", handed);
