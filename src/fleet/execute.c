@@ -330,8 +330,10 @@ static int do_group(struct pk_manager *manager, const struct pk_fleet *fleet,
             (void)json_array_append_new(
                 lanes,
                 json_pack("{s:I,s:i}", "index", (json_int_t)desired->lanes[i].index, "weight", 1));
-    json_t *body = json_pack("{s:O,s:s}", "lanes", lanes, "hash",
-                             pk_group_hash_name(desired->groups[step->index].hash));
+    const struct pk_group_desired *want = &desired->groups[step->index];
+    json_t *body = json_pack(
+        "{s:O,s:s,s:s*,s:I}", "lanes", lanes, "hash", pk_group_hash_name(want->hash), "tenant",
+        want->tenant[0] != '\0' ? want->tenant : NULL, "priority", (json_int_t)want->priority);
     if (body == NULL)
         return pk_no_memory(err);
     return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
@@ -348,11 +350,12 @@ static int do_tap(struct pk_manager *manager, const struct pk_fleet *fleet,
                                    observed->taps[step->index].name);
     const struct pk_tap_desired *tap = &fleet->desired->taps[step->index];
     json_t *body = tap->kind == PK_TAP_REPLAY
-                       ? json_pack("{s:s,s:I,s:s}", "kind", "replay", "mtu", (json_int_t)tap->mtu,
-                                   "group", tap->group)
-                       : json_pack("{s:s,s:s,s:s}", "kind", pk_tap_kind_name(tap->kind),
-                                   "interface", tap->interface, "group", tap->group);
-    if (body == NULL || (tap->options != NULL && json_object_update(body, tap->options) < 0)) {
+                       ? json_pack("{s:s,s:I}", "kind", "replay", "mtu", (json_int_t)tap->mtu)
+                       : json_pack("{s:s,s:s}", "kind", pk_tap_kind_name(tap->kind), "interface",
+                                   tap->interface);
+    if ((tap->options != NULL && json_object_update(body, tap->options) < 0) ||
+        json_object_set(body, "groups", tap->groups) < 0 ||
+        json_object_set(body, "tenants", tap->tenants) < 0) {
         json_decref(body);
         return pk_no_memory(err);
     }

@@ -151,6 +151,7 @@ const struct pk_unit_status *pk_view_unit(const struct pk_view *view, const char
 const json_t *pk_view_lane(const struct pk_view *view, const char *fleet, const char *group,
                            unsigned index); /* row of the plane, NULL if absent */
 const json_t *pk_view_tap(const struct pk_view *view, const char *fleet, const char *tap);
+const json_t *pk_view_group(const struct pk_view *view, const char *fleet, const char *group);
 /* Builds what plan compares with. desired may be NULL; known may be NULL. */
 int pk_observe(struct pk_manager *manager, const struct pk_view *view, const char *fleet,
                const struct pk_desired *desired, const struct pk_strv *known,

@@ -240,17 +240,28 @@ const json_t *pk_view_lane(const struct pk_view *view, const char *fleet, const 
     return NULL;
 }
 
-const json_t *pk_view_tap(const struct pk_view *view, const char *fleet, const char *tap)
+static const json_t *named_row(const struct pk_view *view, const char *list, const char *fleet,
+                               const char *name)
 {
     size_t i;
     json_t *row;
-    json_array_foreach(json_object_get(view->plane, "taps"), i, row)
+    json_array_foreach(json_object_get(view->plane, list), i, row)
     {
         if (strcmp(pk_json_string_or(row, "fleet", ""), fleet) == 0 &&
-            strcmp(pk_json_string_or(row, "name", ""), tap) == 0)
+            strcmp(pk_json_string_or(row, "name", ""), name) == 0)
             return row;
     }
     return NULL;
+}
+
+const json_t *pk_view_tap(const struct pk_view *view, const char *fleet, const char *tap)
+{
+    return named_row(view, "taps", fleet, tap);
+}
+
+const json_t *pk_view_group(const struct pk_view *view, const char *fleet, const char *group)
+{
+    return named_row(view, "groups", fleet, group);
 }
 
 /* ---- config files ---- */
@@ -423,6 +434,13 @@ static bool is_of(const json_t *row, const char *fleet)
     return strcmp(pk_json_string_or(row, "fleet", ""), fleet) == 0;
 }
 
+/* New reference; an empty list when there is none. NULL = out of memory. */
+static json_t *list_of(const json_t *row, const char *key)
+{
+    json_t *list = json_object_get(row, key);
+    return json_is_array(list) ? json_incref(list) : json_array();
+}
+
 static int observe_taps(const json_t *plane, const char *fleet, struct pk_observed *observed)
 {
     const json_t *list = json_object_get(plane, "taps");
@@ -443,7 +461,8 @@ static int observe_taps(const json_t *plane, const char *fleet, struct pk_observ
         json_t *options = json_object_get(row, "options");
         tap->options = options != NULL ? json_incref(options) : json_object();
         tap->name = pk_strdup(pk_json_string_or(row, "name", ""));
-        tap->group = pk_strdup(pk_json_string_or(row, "group", ""));
+        tap->groups = list_of(row, "groups");
+        tap->tenants = list_of(row, "tenants");
         tap->interface = pk_strdup(interface);
         tap->mtu = (unsigned)PK_MAX(pk_json_int_or(row, "mtu", 0), 0);
         if (strcmp(state, "up") == 0)
@@ -452,7 +471,8 @@ static int observe_taps(const json_t *plane, const char *fleet, struct pk_observ
             tap->fault = pk_asprintf("interface %s is gone", interface);
         else
             tap->fault = pk_asprintf("tap is %s", state);
-        if (tap->name == NULL || tap->group == NULL || tap->interface == NULL || tap->fault == NULL)
+        if (tap->name == NULL || tap->groups == NULL || tap->tenants == NULL ||
+            tap->interface == NULL || tap->fault == NULL)
             return PK_E_NOMEM;
     }
     return 0;
@@ -504,7 +524,9 @@ static int observe_groups(const json_t *plane, const char *fleet, struct pk_obse
         const char *name = pk_json_string_or(row, "name", "");
         group->name = pk_strdup(name);
         group->hash = pk_strdup(pk_json_string_or(row, "hash", "outer"));
-        if (group->name == NULL || group->hash == NULL)
+        group->tenant = pk_strdup(pk_json_string_or(row, "tenant", ""));
+        group->priority = (unsigned)pk_json_int_or(row, "priority", PK_PRIORITY_DEFAULT);
+        if (group->name == NULL || group->hash == NULL || group->tenant == NULL)
             return PK_E_NOMEM;
         size_t l;
         json_t *lane;

@@ -140,6 +140,30 @@ static json_t *lane_json(struct report *report, const struct pk_lane_desired *la
         number(row, "ringDropped"), "netns", pk_json_string_or(row, "netns", ""), "tools", tools);
 }
 
+/* The numbers of a row of the agent's. */
+static json_t *counters_json(const json_t *row)
+{
+    json_t *counters = json_object();
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)row, key, value)
+    {
+        if (json_is_integer(value) && json_integer_value(value) >= 0)
+            (void)json_object_set(counters, key, value);
+    }
+    return counters;
+}
+
+static json_t *group_json(struct report *report, const struct pk_group_desired *group,
+                          json_t *lanes_take)
+{
+    const json_t *row = pk_view_group(report->view, report->fleet->name, group->name);
+    return json_pack("{s:s,s:s,s:I,s:s,s:o,s:o}", "name", group->name, "tenant", group->tenant,
+                     "priority", (json_int_t)group->priority, "detail",
+                     pk_json_string_or(row, "detail", ""), "counters", counters_json(row), "lanes",
+                     lanes_take);
+}
+
 static json_t *groups_json(struct report *report)
 {
     const struct pk_desired *desired = report->fleet->desired;
@@ -149,8 +173,7 @@ static json_t *groups_json(struct report *report)
         for (size_t i = 0; i < desired->lane_count; i++)
             if (strcmp(desired->lanes[i].group, desired->groups[g].name) == 0)
                 (void)json_array_append_new(lanes, lane_json(report, &desired->lanes[i]));
-        (void)json_array_append_new(
-            groups, json_pack("{s:s,s:o}", "name", desired->groups[g].name, "lanes", lanes));
+        (void)json_array_append_new(groups, group_json(report, &desired->groups[g], lanes));
     }
     return groups;
 }
@@ -170,17 +193,18 @@ static json_t *taps_json(struct report *report)
             complain(report, "tap %s is %s%s%s", tap->name, state, detail[0] != '\0' ? ": " : "",
                      detail);
         json_t *json =
-            json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I}", "name", tap->name, "kind",
-                      pk_tap_kind_name(tap->kind), "interface", interface, "group", tap->group,
-                      "state", state, "mode", pk_json_string_or(row, "mode", "none"), "packets",
-                      number(row, "packets"), "bytes", number(row, "bytes"), "dropped",
-                      number(row, "dropped"));
+            json_pack("{s:s,s:s,s:s,s:O,s:O,s:s,s:s,s:I,s:I,s:I}", "name", tap->name, "kind",
+                      pk_tap_kind_name(tap->kind), "interface", interface, "groups", tap->groups,
+                      "tenants", tap->tenants, "state", state, "mode",
+                      pk_json_string_or(row, "mode", "none"), "packets", number(row, "packets"),
+                      "bytes", number(row, "bytes"), "dropped", number(row, "dropped"));
         json_t *replay = json_object_get(row, "replay");
         if (replay != NULL)
             (void)json_object_set(json, "replay", replay);
         json_t *why = json_object_get(row, "reasons");
         if (why != NULL)
             (void)json_object_set(json, "reasons", why);
+        (void)json_object_set_new(json, "counters", counters_json(row));
         (void)json_array_append_new(taps, json);
     }
     return taps;

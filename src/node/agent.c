@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "node/replay.h"
 #include "packet/flow.h"
@@ -342,6 +343,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     }
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->hash == group->hash &&
+        old->priority == group->priority && strcmp(old->tenant, group->tenant) == 0 &&
         old->share_count == group->share_count &&
         memcmp(old->shares, group->shares, group->share_count * sizeof(*group->shares)) == 0)
         return 0;
@@ -375,7 +377,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
 static bool same_tap(const struct pk_tap *a, const struct pk_tap *b)
 {
     return a->kind == b->kind && a->mtu == b->mtu && strcmp(a->interface, b->interface) == 0 &&
-           strcmp(a->group, b->group) == 0;
+           pk_targets_equal(&a->targets, &b->targets);
 }
 
 static void free_tap_and_replay(struct pk_tap *tap)
@@ -387,7 +389,7 @@ static void free_tap_and_replay(struct pk_tap *tap)
 }
 
 /* The tap is in the list, the file has it. Is it the same interface as old's, packets flow on while
- * the group changes. */
+ * groups and tenants change. */
 static int switch_tap(struct pk_agent *agent, struct pk_tap *tap, struct pk_tap *old,
                       struct pk_error *err)
 {
@@ -409,10 +411,12 @@ int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_
 {
     PK_LOCKED(agent);
     struct pk_tap *old = pk_node_plane_tap(&agent->plane, tap->fleet, tap->name);
-    if (pk_node_plane_group(&agent->plane, tap->fleet, tap->group) == NULL) {
-        (void)pk_fail(err, PK_E_NOTFOUND, "tap %s: there is no group '%s'", tap->key, tap->group);
-        (void)pk_hint(err, "make the group first: PUT /v1/fleets/%s/groups/%s", tap->fleet,
-                      tap->group);
+    for (size_t i = 0; i < json_array_size(tap->targets.groups); i++) {
+        const char *group = pk_json_string_or(json_array_get(tap->targets.groups, i), "name", "");
+        if (pk_node_plane_group(&agent->plane, tap->fleet, group) != NULL)
+            continue;
+        (void)pk_fail(err, PK_E_NOTFOUND, "tap %s: there is no group '%s'", tap->key, group);
+        (void)pk_hint(err, "make the group first: PUT /v1/fleets/%s/groups/%s", tap->fleet, group);
         pk_tap_free(tap);
         return PK_E_NOTFOUND;
     }
@@ -487,10 +491,13 @@ int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char 
         return 0;
     for (size_t i = 0; i < agent->plane.tap_count; i++) {
         const struct pk_tap *tap = agent->plane.taps[i];
-        if (strcmp(tap->fleet, fleet) != 0 || strcmp(tap->group, name) != 0)
+        if (strcmp(tap->fleet, fleet) != 0 || !pk_targets_have(&tap->targets, name))
             continue;
         (void)pk_fail(err, PK_E_CONFLICT, "tap %s still sends to group %s", tap->key, group->key);
-        return pk_hint(err, "remove the tap first: DELETE /v1/fleets/%s/taps/%s", fleet, tap->name);
+        return pk_hint(err,
+                       "remove the tap first, or give it other groups: DELETE or PUT "
+                       "/v1/fleets/%s/taps/%s",
+                       fleet, tap->name);
     }
     pk_node_plane_drop_group(&agent->plane, group);
     int r = save(agent, err);
@@ -678,6 +685,22 @@ static json_int_t number(const json_t *counters, const char *name)
     return json_integer_value(json_object_get(counters, name));
 }
 
+/* Adds what the broker counts and the row does not have. Takes the row; NULL = out of memory. */
+static json_t *with_counters_take(json_t *row, const json_t *counters)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)counters, name, value)
+    {
+        if (row != NULL && strcmp(name, "key") != 0 && json_object_get(row, name) == NULL &&
+            json_object_set(row, name, value) < 0) {
+            json_decref(row);
+            return NULL;
+        }
+    }
+    return row;
+}
+
 static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, const json_t *counters)
 {
     static const char *const modes[] = { "none", "native", "generic" };
@@ -685,14 +708,27 @@ static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, cons
     json_t *reasons = json_object_get(counters, "reasons");
     bool is_replay = tap->kind == PK_TAP_REPLAY;
     bool up = tap->state == PK_TAP_UP;
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "fleet",
-                     tap->fleet, "name", tap->name, "kind", is_replay ? "replay" : "interface",
-                     "interface", tap->interface, "group", tap->group, "mtu", (int)tap->live_mtu,
-                     "mode", modes[up ? tap->mode : PK_XDP_NONE], "state", states[tap->state],
-                     "detail", tap->detail, "packets", number(counters, "packets"), "bytes",
-                     number(counters, "bytes"), "dropped", number(counters, "dropped"), "reasons",
-                     reasons != NULL ? json_incref(reasons) : json_object(), "replay",
-                     is_replay ? replay_status(agent, tap) : json_null());
+    json_t *row = json_pack(
+        "{s:s,s:s,s:s,s:s,s:O,s:O,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "fleet", tap->fleet,
+        "name", tap->name, "kind", is_replay ? "replay" : "interface", "interface", tap->interface,
+        "groups", tap->targets.groups, "tenants", tap->targets.tenants, "mtu", (int)tap->live_mtu,
+        "mode", modes[up ? tap->mode : PK_XDP_NONE], "state", states[tap->state], "detail",
+        tap->detail, "packets", number(counters, "packets"), "bytes", number(counters, "bytes"),
+        "dropped", number(counters, "dropped"), "reasons",
+        reasons != NULL ? json_incref(reasons) : json_object(), "replay",
+        is_replay ? replay_status(agent, tap) : json_null());
+    return with_counters_take(row, counters);
+}
+
+static json_t *group_status(const struct pk_group *group, const json_t *counters)
+{
+    json_t *ranges = json_object_get(counters, "ranges");
+    json_t *row = json_pack(
+        "{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:o}", "fleet", group->fleet, "name", group->name, "detail",
+        group->detail, "hash", pk_hash_mode_name(group->hash), "tenant", group->tenant, "priority",
+        (json_int_t)group->priority, "generation", number(counters, "generation"), "ranges",
+        ranges != NULL ? json_incref(ranges) : json_array());
+    return with_counters_take(row, counters);
 }
 
 static json_t *lane_status(const struct pk_lane *lane, const json_t *counters)
@@ -722,17 +758,10 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
         bad |= json_array_append_new(
             taps,
             tap_status(agent, plane->taps[i], counters_of(counters, "taps", plane->taps[i]->key)));
-    for (size_t i = 0; i < plane->group_count; i++) {
-        const struct pk_group *group = plane->groups[i];
-        const json_t *of = counters_of(counters, "groups", group->key);
-        json_t *ranges = json_object_get(of, "ranges");
+    for (size_t i = 0; i < plane->group_count; i++)
         bad |= json_array_append_new(
             groups,
-            json_pack("{s:s,s:s,s:s,s:s,s:I,s:o}", "fleet", group->fleet, "name", group->name,
-                      "detail", group->detail, "hash", pk_hash_mode_name(group->hash), "generation",
-                      number(of, "generation"), "ranges",
-                      ranges != NULL ? json_incref(ranges) : json_array()));
-    }
+            group_status(plane->groups[i], counters_of(counters, "groups", plane->groups[i]->key)));
     for (size_t i = 0; i < plane->lane_count; i++)
         bad |= json_array_append_new(
             lanes,

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/paths.h"
 #include "broker/broker.h"
+#include "node/targets.h"
 
 struct nl_sock;
 struct rtnl_link;
@@ -150,6 +151,8 @@ struct pk_group {
     struct pk_broker_share *shares;
     size_t share_count;
     enum pk_hash_mode hash;
+    char *tenant;      /* "" = none */
+    unsigned priority; /* its tenant's: groups of lower ones are shed first */
     bool working;
     char detail[200];
 };
@@ -165,7 +168,8 @@ struct pk_tap_before {
 };
 
 struct pk_tap {
-    char *fleet, *name, *group, *key; /* key: "fleet/name" */
+    char *fleet, *name, *key; /* key: "fleet/name" */
+    struct pk_targets targets;
     enum pk_tap_kind kind;
     char interface[16]; /* of an interface tap: the wanted one; of a replay: our link */
     unsigned mtu;       /* of a replay tap */
@@ -195,10 +199,10 @@ int pk_group_new(const char *fleet, const char *name, const struct pk_broker_sha
                  size_t count, struct pk_group **ret_group, struct pk_error *err);
 void pk_group_free(struct pk_group *group);
 PK_DEFINE_CLEANUP(struct pk_group, pk_group_free);
-/* interface: of an interface tap, else NULL; mtu: of a replay tap, else 0. */
+/* interface: of an interface tap, else NULL; mtu: of a replay tap, else 0. It has no targets yet.
+ */
 int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap_kind kind,
-               const char *interface, unsigned mtu, const char *group, struct pk_tap **ret_tap,
-               struct pk_error *err);
+               const char *interface, unsigned mtu, struct pk_tap **ret_tap, struct pk_error *err);
 void pk_tap_free(struct pk_tap *tap); /* its replay was stopped before */
 PK_DEFINE_CLEANUP(struct pk_tap, pk_tap_free);
 

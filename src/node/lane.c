@@ -52,7 +52,7 @@ static unsigned wanted_mtu(const struct pk_agent *agent, const struct pk_lane *l
         return lane->mtu;
     for (size_t i = 0; i < agent->plane.tap_count; i++) {
         const struct pk_tap *tap = agent->plane.taps[i];
-        if (strcmp(tap->fleet, lane->fleet) == 0 && strcmp(tap->group, lane->group) == 0)
+        if (strcmp(tap->fleet, lane->fleet) == 0 && pk_targets_have(&tap->targets, lane->group))
             mtu = PK_MAX(mtu, PK_MIN(tap->live_mtu, PK_NODE_MTU_MAX));
     }
     return mtu;
@@ -63,7 +63,7 @@ void pk_lanes_follow(struct pk_agent *agent, const struct pk_tap *tap)
     for (size_t i = 0; i < agent->plane.lane_count; i++) {
         struct pk_lane *lane = agent->plane.lanes[i];
         if (lane->mtu == 0 && lane->live_mtu < tap->live_mtu &&
-            strcmp(tap->fleet, lane->fleet) == 0 && strcmp(tap->group, lane->group) == 0)
+            strcmp(tap->fleet, lane->fleet) == 0 && pk_targets_have(&tap->targets, lane->group))
             (void)pk_lane_ensure(agent, lane, NULL); /* the next sweep tells of a failure */
     }
 }

@@ -9,22 +9,29 @@
  *     {"hostname","kernel","cpus","numaNodes","memoryBytes","pid","version",
  *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state"}]}
  * GET /v1/plane
- *     {"taps":[{"fleet","name","kind","interface","group","mtu","mode":"native|generic|none",
- *               "state":"up|missing|detached","detail","packets","bytes","dropped","reasons":{},
- *               "replay":{..}|null}],
- *      "groups":[{"fleet","name","detail","hash","generation","ranges":[..]}],
+ *     {"taps":[{"fleet","name","kind","interface","groups":[..],"tenants":[..] (as PUT),"mtu",
+ *               "mode":"native|generic|none","state":"up|missing|detached","detail","packets","bytes",
+ *               "dropped","reasons":{},"replay":{..}|null, and what else the broker counts of a tap}],
+ *      "groups":[{"fleet","name","detail","hash","tenant","priority","generation","ranges":[..],
+ *                 and what else the broker counts of a group (broker/broker.h)}],
  *      "lanes":[{"fleet","group","index","netns","interface","mtu","state":"ready|unread|broken",
  *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}
  * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
- * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}],"hash":"outer|flow|addresses"}
- *     not-found while a lane is not there
+ * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}],"hash":"outer|flow|addresses",
+ *     "tenant":"lab","priority":100}   not-found while a lane is not there
+ *     tenant: whose packets the taps give it, and its priority (1 to 1000; lower ones are shed first)
  * DELETE /v1/fleets/{fleet}/groups/{group}   conflict while a tap sends to it
- * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0","group":"g"} or
- *                                     {"kind":"replay","mtu":9000,"group":"g"}
- *     not-found while the group or the interface is not there
+ * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0",..} or
+ *                                     {"kind":"replay","mtu":9000,..}, each with
+ *     "groups":[{"name":"g","tenant":"lab","filter":"not port 9200"}], up to 8 of a tenant and 8 without
+ *         one, which get what no tenant claims; or "group":"g", one group that gets all
+ *     "tenants":[{"name":"lab","vlans":[110,"100.200"],"vnis":[7001],"greKeys":[17],
+ *                 "erspanSessions":[5],"prefixes":["10.20.0.0/16"]}]
+ *         in the order in which they claim packets; one without selectors claims all
+ *     not-found while a group or the interface is not there
  * DELETE /v1/fleets/{fleet}/taps/{tap}
  * POST /v1/fleets/{fleet}/taps/{tap}/replay
  *     {"files":["/abs.pcap"],"mode":"recorded|rate|fast","speed":1.0,"maxGapMs":2000,"pps":N,"mbps":N,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The desired plane: what calls and plane.json may say, and the lists. plane.json is
- * {"version":1,"lanes":[{"fleet","group","index","spec":{..}}],"groups":[{"fleet","name","spec"}],
- *  "taps":[{"fleet","name","spec","before","leaving"}]}, where spec is the body of the PUT call.
+ * {"version":2,"lanes":[{"fleet","group","index","spec":{..}}],"groups":[{"fleet","name","spec"}],
+ *  "taps":[{"fleet","name","spec","before","leaving"}]}, where spec is the body of the PUT call. In
+ * version 1 a tap had "group", one group that got all.
  */
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,9 @@
 #include "packet/flow.h"
 
 #define PLANE_FILE_MAX (16u << 20)
-#define PLANE_VERSION  1
+#define PLANE_VERSION  2 /* what is written; 1 is read */
+#define PRIORITY_MAX   1000u
+#define PRIORITY_INIT  100u
 #define SHARES_MAX     1024u
 #define WEIGHT_MAX     10000u
 #define LANE_INDEX_MAX 1023u
@@ -62,6 +65,7 @@ void pk_group_free(struct pk_group *group)
     pk_free(group->fleet);
     pk_free(group->name);
     pk_free(group->key);
+    pk_free(group->tenant);
     pk_free(group->shares);
     pk_free(group);
 }
@@ -77,7 +81,10 @@ int pk_group_new(const char *fleet, const char *name, const struct pk_broker_sha
     group->key = pk_asprintf("%s/%s", fleet, name);
     group->shares = pk_memdup(shares, count * sizeof(*shares));
     group->share_count = count;
-    if (group->fleet == NULL || group->name == NULL || group->key == NULL || group->shares == NULL)
+    group->tenant = pk_strdup("");
+    group->priority = PRIORITY_INIT;
+    if (group->fleet == NULL || group->name == NULL || group->key == NULL ||
+        group->shares == NULL || group->tenant == NULL)
         return pk_no_memory(err);
     *ret_group = PK_TAKE(group);
     return 0;
@@ -89,14 +96,13 @@ void pk_tap_free(struct pk_tap *tap)
         return;
     pk_free(tap->fleet);
     pk_free(tap->name);
-    pk_free(tap->group);
     pk_free(tap->key);
+    pk_targets_done(&tap->targets);
     pk_free(tap);
 }
 
 int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap_kind kind,
-               const char *interface, unsigned mtu, const char *group, struct pk_tap **ret_tap,
-               struct pk_error *err)
+               const char *interface, unsigned mtu, struct pk_tap **ret_tap, struct pk_error *err)
 {
     PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = pk_zalloc(sizeof(*tap));
     if (tap == NULL)
@@ -106,9 +112,8 @@ int pk_tap_new(const char *tag, const char *fleet, const char *name, enum pk_tap
     tap->state = PK_TAP_DETACHED;
     tap->fleet = pk_strdup(fleet);
     tap->name = pk_strdup(name);
-    tap->group = pk_strdup(group);
     tap->key = pk_asprintf("%s/%s", fleet, name);
-    if (tap->fleet == NULL || tap->name == NULL || tap->group == NULL || tap->key == NULL)
+    if (tap->fleet == NULL || tap->name == NULL || tap->key == NULL)
         return pk_no_memory(err);
     if (kind == PK_TAP_REPLAY) {
         pk_node_link_name(tag, 't', tap->key, tap->interface);
@@ -338,7 +343,7 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                    struct pk_group **ret_group, struct pk_error *err)
 {
-    static const char *const keys[] = { "lanes", "hash" };
+    static const char *const keys[] = { "lanes", "hash", "tenant", "priority" };
     static const char *const lane_keys[] = { "index", "weight" };
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -384,18 +389,35 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
         (void)pk_fail(err, PK_E_INVALID, "group: 'hash' is not one of the ways to hash");
         return pk_hint(err, "write \"outer\", \"flow\" or \"addresses\"");
     }
-    r = pk_group_new(fleet, name, shares, count, ret_group, err);
+    const char *tenant = "";
+    uint64_t priority = PRIORITY_INIT;
+    if (json_object_get(body, "tenant") != NULL)
+        r = check_named("group", body, "tenant", &tenant, err);
     if (r == 0)
-        (*ret_group)->hash = hash;
-    return r;
+        r = pk_check_uint("group", body, "priority", 1, PRIORITY_MAX, PRIORITY_INIT, &priority,
+                          err);
+    PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
+    if (r == 0)
+        r = pk_group_new(fleet, name, shares, count, &group, err);
+    if (r < 0)
+        return r;
+    pk_free(group->tenant);
+    group->tenant = pk_strdup(tenant);
+    group->hash = hash;
+    group->priority = (unsigned)priority;
+    if (group->tenant == NULL)
+        return pk_no_memory(err);
+    *ret_group = PK_TAKE(group);
+    return 0;
 }
 
 int pk_tap_parse(const char *tag, const char *fleet, const char *name, const json_t *body,
                  struct pk_tap **ret_tap, struct pk_error *err)
 {
-    static const char *const interface_keys[] = { "kind", "interface", "group" };
-    static const char *const replay_keys[] = { "kind", "mtu", "group" };
-    const char *kind = NULL, *group = NULL, *interface = NULL;
+    static const char *const interface_keys[] = { "kind", "interface", "group", "groups",
+                                                  "tenants" };
+    static const char *const replay_keys[] = { "kind", "mtu", "group", "groups", "tenants" };
+    const char *kind = NULL, *interface = NULL;
     uint64_t mtu = 0;
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -404,31 +426,36 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
         r = pk_fail(err, PK_E_INVALID, "tap: not an object");
     if (r == 0)
         r = check_string("tap", body, "kind", &kind, err);
-    if (r == 0)
-        r = check_named("tap", body, "group", &group, err);
     if (r < 0)
         return r;
-    if (strcmp(kind, "replay") == 0) {
+    bool replay = strcmp(kind, "replay") == 0;
+    if (replay) {
         r = pk_check_keys("replay tap", body, replay_keys, PK_ARRAY_SIZE(replay_keys), err);
         if (r == 0)
             r = pk_check_uint("replay tap", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 1500,
                               &mtu, err);
-        return r < 0 ? r
-                     : pk_tap_new(tag, fleet, name, PK_TAP_REPLAY, NULL, (unsigned)mtu, group,
-                                  ret_tap, err);
+    } else if (strcmp(kind, "interface") == 0) {
+        r = pk_check_keys("interface tap", body, interface_keys, PK_ARRAY_SIZE(interface_keys),
+                          err);
+        if (r == 0)
+            r = check_string("interface tap", body, "interface", &interface, err);
+        if (r == 0 && !pk_node_is_interface_name(interface)) {
+            (void)pk_fail(err, PK_E_INVALID, "tap: '%.40s' is no name of an interface", interface);
+            r = pk_hint(err, "'ip link' and 'picket doctor' list this machine's interfaces");
+        }
+    } else {
+        r = pk_fail(err, PK_E_INVALID, "tap: 'kind' must be 'interface' or 'replay'");
     }
-    if (strcmp(kind, "interface") != 0)
-        return pk_fail(err, PK_E_INVALID, "tap: 'kind' must be 'interface' or 'replay'");
-    r = pk_check_keys("interface tap", body, interface_keys, PK_ARRAY_SIZE(interface_keys), err);
+    PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = NULL;
     if (r == 0)
-        r = check_string("interface tap", body, "interface", &interface, err);
-    if (r == 0 && !pk_node_is_interface_name(interface)) {
-        (void)pk_fail(err, PK_E_INVALID, "tap: '%.40s' is no name of an interface", interface);
-        r = pk_hint(err, "'ip link' and 'picket doctor' list this machine's interfaces");
-    }
-    return r < 0
-               ? r
-               : pk_tap_new(tag, fleet, name, PK_TAP_INTERFACE, interface, 0, group, ret_tap, err);
+        r = pk_tap_new(tag, fleet, name, replay ? PK_TAP_REPLAY : PK_TAP_INTERFACE, interface,
+                       (unsigned)mtu, &tap, err);
+    if (r == 0)
+        r = pk_targets_parse(fleet, body, &tap->targets, err);
+    if (r < 0)
+        return r;
+    *ret_tap = PK_TAKE(tap);
+    return 0;
 }
 
 static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plane,
@@ -548,8 +575,7 @@ static int parse_root(const char *tag, const json_t *root, struct pk_plane *plan
     uint64_t version = 0;
     int r = pk_check_keys("the plane", root, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
-        r = pk_check_uint("the plane", root, "version", PLANE_VERSION, PLANE_VERSION, -1, &version,
-                          err);
+        r = pk_check_uint("the plane", root, "version", 1, PLANE_VERSION, -1, &version, err);
     if (r == 0)
         r = parse_list(tag, root, "lanes", plane, parse_lane, err);
     if (r == 0)
@@ -611,11 +637,15 @@ static json_t *shares_to_json(const struct pk_group *group)
 
 static json_t *tap_to_json(const struct pk_tap *tap)
 {
+    bool tenants = json_array_size(tap->targets.tenants) > 0;
     json_t *spec = tap->kind == PK_TAP_REPLAY
-                       ? json_pack("{s:s,s:i,s:s}", "kind", "replay", "mtu", (int)tap->mtu, "group",
-                                   tap->group)
-                       : json_pack("{s:s,s:s,s:s}", "kind", "interface", "interface",
-                                   tap->interface, "group", tap->group);
+                       ? json_pack("{s:s,s:i}", "kind", "replay", "mtu", (int)tap->mtu)
+                       : json_pack("{s:s,s:s}", "kind", "interface", "interface", tap->interface);
+    if (json_object_set(spec, "groups", tap->targets.groups) < 0 ||
+        (tenants && json_object_set(spec, "tenants", tap->targets.tenants) < 0)) {
+        json_decref(spec);
+        return NULL;
+    }
     json_t *json = json_pack("{s:s,s:s,s:o}", "fleet", tap->fleet, "name", tap->name, "spec", spec);
     if (json != NULL && tap->leaving)
         (void)json_object_set_new(json, "leaving", json_true());
@@ -649,9 +679,11 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
         const struct pk_group *group = plane->groups[i];
         bad |= json_array_append_new(
             groups,
-            json_pack("{s:s,s:s,s:{s:o,s:s*}}", "fleet", group->fleet, "name", group->name, "spec",
-                      "lanes", shares_to_json(group), "hash",
-                      group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL));
+            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*}}", "fleet", group->fleet, "name",
+                      group->name, "spec", "lanes", shares_to_json(group), "hash",
+                      group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL,
+                      "tenant", group->tenant[0] != '\0' ? group->tenant : NULL, "priority",
+                      group->priority != PRIORITY_INIT ? json_integer(group->priority) : NULL));
     }
     for (size_t i = 0; i < plane->tap_count; i++)
         bad |= json_array_append_new(taps, tap_to_json(plane->taps[i]));

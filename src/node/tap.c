@@ -134,7 +134,6 @@ static int ensure_replay_pair(struct pk_agent *agent, struct pk_tap *tap, struct
 static int ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
 {
     struct pk_link link;
-    char group_key[2 * PK_NODE_NAME_MAX + 2];
     int r = tap->kind == PK_TAP_INTERFACE ? ensure_interface(agent, tap, &link, err)
                                           : ensure_replay_pair(agent, tap, &link, err);
     if (r < 0)
@@ -143,9 +142,12 @@ static int ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     pk_lanes_follow(agent, tap);
     if (!tap->attached || tap->ifindex != link.ifindex ||
         !pk_broker_tap_intact(agent->broker, tap->key, link.ifindex)) {
-        (void)snprintf(group_key, sizeof(group_key), "%s/%s", tap->fleet, tap->group);
-        const struct pk_broker_target target = { .group_key = group_key };
-        const struct pk_broker_tap_config config = { .targets = &target, .target_count = 1 };
+        const struct pk_broker_tap_config config = {
+            .tenants = tap->targets.tenant_list,
+            .tenant_count = tap->targets.tenant_count,
+            .targets = tap->targets.target_list,
+            .target_count = tap->targets.target_count,
+        };
         r = pk_broker_tap_attach(agent->broker, tap->key, link.ifindex, &config, &tap->mode, err);
         if (r < 0)
             return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a fleet document and the catalog to what must run: taps, lanes, units with their files. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -95,6 +96,47 @@ static unsigned group_mtu(const struct build *build, const struct pk_group_spec 
     return mtu;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    const struct pk_group_spec *const *left = a;
+    const struct pk_group_spec *const *right = b;
+    return strcmp((*left)->name, (*right)->name);
+}
+
+/* The groups that the tap feeds, by name. NULL = out of memory. */
+static json_t *groups_of_tap(const struct pk_fleet_spec *fleet, const char *tap)
+{
+    PK_CLEANUP(pk_free_p)
+    const struct pk_group_spec **groups =
+        pk_zalloc_array(PK_MAX(fleet->group_count, 1u), sizeof(struct pk_group_spec *));
+    PK_JSON list = json_array();
+    size_t count = 0;
+    if (groups == NULL || list == NULL)
+        return NULL;
+    for (size_t i = 0; i < fleet->group_count; i++)
+        if (pk_strv_contains(&fleet->groups[i].taps, tap))
+            groups[count++] = &fleet->groups[i];
+    qsort(groups, count, sizeof(*groups), compare_names);
+    for (size_t i = 0; i < count; i++)
+        if (json_array_append_new(list,
+                                  json_pack("{s:s,s:s*,s:s*}", "name", groups[i]->name, "tenant",
+                                            groups[i]->tenant, "filter", groups[i]->filter)) < 0)
+            return NULL;
+    return PK_TAKE(list);
+}
+
+/* All tenants that have traffic on it, also those whose traffic goes to nobody: others must not get
+ * it. */
+static json_t *tenants_of_tap(const struct pk_fleet_spec *fleet, const char *tap)
+{
+    PK_JSON list = json_array();
+    for (size_t i = 0; i < fleet->tenant_count && list != NULL; i++)
+        if (pk_tenant_has_tap(&fleet->tenants[i], tap) &&
+            json_array_append_new(list, pk_tenant_to_json(&fleet->tenants[i])) < 0)
+            return NULL;
+    return PK_TAKE(list);
+}
+
 static int add_taps(struct build *build, struct pk_error *err)
 {
     const struct pk_fleet_spec *fleet = build->fleet;
@@ -104,20 +146,20 @@ static int add_taps(struct build *build, struct pk_error *err)
         return pk_no_memory(err);
     for (size_t i = 0; i < fleet->tap_count; i++) {
         const struct pk_tap_spec *spec = &fleet->taps[i];
-        const char *group = NULL;
-        for (size_t g = 0; g < fleet->group_count && group == NULL; g++)
-            if (pk_strv_contains(&fleet->groups[g].taps, spec->name))
-                group = fleet->groups[g].name;
-        if (group == NULL) /* no group wants its packets: it is not taken */
+        PK_JSON groups = groups_of_tap(fleet, spec->name);
+        if (groups == NULL)
+            return pk_no_memory(err);
+        if (json_array_size(groups) == 0) /* no group wants its packets: it is not taken */
             continue;
         struct pk_tap_desired *tap = &desired->taps[desired->tap_count++];
         tap->kind = spec->kind;
         tap->mtu = spec->mtu;
+        tap->groups = json_incref(groups);
+        tap->tenants = tenants_of_tap(fleet, spec->name);
         tap->name = pk_strdup(spec->name);
-        tap->group = pk_strdup(group);
         tap->interface = pk_strdup(spec->interface != NULL ? spec->interface : "");
         tap->options = pk_tap_options(spec);
-        if (tap->options == NULL || tap->name == NULL || tap->group == NULL ||
+        if (tap->options == NULL || tap->tenants == NULL || tap->name == NULL ||
             tap->interface == NULL)
             return pk_no_memory(err);
     }
@@ -372,9 +414,15 @@ static int add_group(struct build *build, const struct pk_group_spec *group, str
     if (groups == NULL)
         return pk_no_memory(err);
     desired->groups = groups;
-    groups[desired->group_count] =
-        (struct pk_group_desired){ .name = pk_strdup(group->name), .hash = group->hash };
-    if (groups[desired->group_count++].name == NULL)
+    const struct pk_tenant_spec *tenant = pk_spec_tenant(build->fleet, group->tenant);
+    struct pk_group_desired *want = &groups[desired->group_count++];
+    *want = (struct pk_group_desired){
+        .name = pk_strdup(group->name),
+        .hash = group->hash,
+        .tenant = pk_strdup(tenant != NULL ? tenant->name : ""),
+        .priority = tenant != NULL ? tenant->priority : PK_PRIORITY_DEFAULT,
+    };
+    if (want->name == NULL || want->tenant == NULL)
         return pk_no_memory(err);
     int r = add_lanes(build, group, lanes, err);
     for (size_t t = 0; t < group->tool_count && r >= 0; t++) {

@@ -358,6 +358,15 @@ static char *slots_effect(unsigned before, unsigned after)
         moved, of);
 }
 
+static char *tenant_change(const struct pk_group_desired *want, const char *tenant,
+                           unsigned priority)
+{
+    if (strcmp(want->tenant, tenant) == 0)
+        return pk_asprintf("priority %u -> %u", priority, want->priority);
+    return pk_asprintf("tenant %s -> %s", tenant[0] != '\0' ? tenant : "none",
+                       want->tenant[0] != '\0' ? want->tenant : "none");
+}
+
 static int plan_groups(struct diff *diff)
 {
     int r = 0;
@@ -379,8 +388,16 @@ static int plan_groups(struct diff *diff)
                                         "middle"));
             continue;
         }
-        if (same_lanes(diff, have))
+        const struct pk_group_desired *want = &diff->desired->groups[i];
+        const char *tenant = have->tenant != NULL ? have->tenant : "";
+        if (same_lanes(diff, have)) {
+            /* Where packets go is the taps' matter; this is what is shed first. */
+            if (strcmp(want->tenant, tenant) != 0 || want->priority != have->priority)
+                r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_CHANGED, i,
+                                  pk_strdup(name), tenant_change(want, tenant, have->priority),
+                                  none());
             continue;
+        }
         unsigned before = group_size(have);
         unsigned after = desired_lanes(diff, name);
         if (before == after || group_was_there(diff, name))
@@ -421,9 +438,10 @@ static char *tap_change(const struct pk_tap_desired *want, const struct pk_obser
         return pk_asprintf("%s -> %s", pk_tap_kind_name(have->kind), pk_tap_kind_name(want->kind));
     if (pk_tap_has_interface(want->kind) && strcmp(want->interface, have->interface) != 0)
         return pk_asprintf("interface %s -> %s", have->interface, want->interface);
-    if (strcmp(want->group, have->group) != 0)
-        return pk_asprintf("group %s -> %s", have->group[0] != '\0' ? have->group : "none",
-                           want->group);
+    PK_CLEANUP(pk_free_p)
+    char *targets = pk_targets_changes(have->groups, want->groups, have->tenants, want->tenants);
+    if (targets == NULL || targets[0] != '\0')
+        return PK_TAKE(targets);
     /* An interface has the MTU that it has. */
     if (want->kind == PK_TAP_REPLAY && want->mtu != 0 && want->mtu != have->mtu)
         return pk_asprintf("mtu %u -> %u", have->mtu, want->mtu);
@@ -432,6 +450,15 @@ static char *tap_change(const struct pk_tap_desired *want, const struct pk_obser
         if (!same_option(want->options, have->options, options[i]))
             return pk_asprintf("settings of %s changed", options[i]);
     return pk_strdup("");
+}
+
+static char *targets_effect(const struct pk_tap_desired *want, const struct pk_observed_tap *have)
+{
+    PK_CLEANUP(pk_free_p)
+    char *effect = pk_targets_effect(have->groups, want->groups, have->tenants, want->tenants);
+    if (effect == NULL || effect[0] == '\0')
+        return PK_TAKE(effect);
+    return pk_asprintf("tap %s: %s", want->name, effect);
 }
 
 static int change_tap(struct diff *diff, size_t index, const struct pk_observed_tap *have,
@@ -444,11 +471,8 @@ static int change_tap(struct diff *diff, size_t index, const struct pk_observed_
     if (moved)
         traffic = pk_asprintf("tap %s: traffic on %s is no longer taken, traffic on %s is from now",
                               want->name, have->interface, want->interface);
-    else if (strcmp(want->group, have->group) != 0)
-        traffic =
-            pk_asprintf("tap %s: its packets go to group %s from now", want->name, want->group);
     else
-        traffic = none();
+        traffic = targets_effect(want, have);
     return add_step_take(diff, PK_STEP_CHANGE, PK_STEP_TAP, PK_CAUSE_CHANGED, index,
                          pk_strdup(want->name), reason, traffic);
 }

@@ -15,5 +15,11 @@ void pk_desired_sort(struct pk_desired *desired);
 int pk_json_hash(const json_t *json, char out[65], struct pk_error *err);
 /* What changed between two canonical units, for people: "values changed: home-net"; pk_free(). */
 char *pk_unit_changes(const json_t *from, const json_t *to);
+/* The same of a tap's groups and tenants (see pk_tap_desired), and what it does to the tap's
+ * packets; "" = nothing. pk_free(); NULL = out of memory. */
+char *pk_targets_changes(const json_t *groups_from, const json_t *groups_to,
+                         const json_t *tenants_from, const json_t *tenants_to);
+char *pk_targets_effect(const json_t *groups_from, const json_t *groups_to,
+                        const json_t *tenants_from, const json_t *tenants_to);
 
 #endif

@@ -13,8 +13,9 @@ void pk_observed_free(struct pk_observed *observed)
         return;
     for (size_t i = 0; i < observed->tap_count; i++) {
         pk_free(observed->taps[i].name);
-        pk_free(observed->taps[i].group);
         pk_free(observed->taps[i].interface);
+        json_decref(observed->taps[i].groups);
+        json_decref(observed->taps[i].tenants);
         pk_free(observed->taps[i].fault);
         json_decref(observed->taps[i].options);
     }
@@ -27,6 +28,7 @@ void pk_observed_free(struct pk_observed *observed)
     for (size_t i = 0; i < observed->group_count; i++) {
         pk_free(observed->groups[i].name);
         pk_free(observed->groups[i].hash);
+        pk_free(observed->groups[i].tenant);
     }
     pk_free(observed->groups);
     for (size_t i = 0; i < observed->unit_count; i++) {
@@ -62,8 +64,8 @@ static json_t *describe(const struct pk_observed *observed)
     for (size_t i = 0; i < observed->tap_count; i++) {
         const struct pk_observed_tap *tap = &observed->taps[i];
         if (put(json, pk_asprintf("tap %s", tap->name),
-                json_pack("[s,i,s,I,s,O?]", tap->group, (int)tap->kind, tap->interface,
-                          (json_int_t)tap->mtu, tap->fault, tap->options)) < 0)
+                json_pack("[O,O,i,s,I,s,O?]", tap->groups, tap->tenants, (int)tap->kind,
+                          tap->interface, (json_int_t)tap->mtu, tap->fault, tap->options)) < 0)
             return NULL;
     }
     for (size_t i = 0; i < observed->lane_count; i++) {
@@ -80,6 +82,10 @@ static json_t *describe(const struct pk_observed *observed)
                 return NULL;
         if (group->hash != NULL && strcmp(group->hash, "outer") != 0 &&
             json_array_append_new(lanes, json_string(group->hash)) < 0)
+            return NULL;
+        if (group->tenant != NULL && group->tenant[0] != '\0' &&
+            json_array_append_new(lanes, json_pack("{s:s,s:I}", "tenant", group->tenant, "priority",
+                                                   (json_int_t)group->priority)) < 0)
             return NULL;
         if (put(json, pk_asprintf("group %s", group->name), json_incref(lanes)) < 0)
             return NULL;

@@ -54,17 +54,24 @@ struct pk_lane_desired {
     unsigned index;
     unsigned mtu; /* at least; 0 = follow the taps */
 };
+/* Groups and tenants are kept as the agent's API has them (node/node.h), in canonical notation: so
+ * what is desired and what is there compare as JSON. */
 struct pk_tap_desired {
-    char *name, *group;
+    char *name;
     enum pk_tap_kind kind;
     char *interface;
     unsigned mtu;
     json_t *options; /* of pk_tap_options() */
+    json_t
+        *groups; /* array of {"name","tenant","filter"}, by name; what does not apply is absent */
+    json_t *tenants; /* array of pk_tenant_to_json(), in the order in which they claim packets */
 };
 
 struct pk_group_desired {
     char *name;
     enum pk_group_hash hash;
+    char *tenant;      /* "" = none */
+    unsigned priority; /* its tenant's; PK_PRIORITY_DEFAULT without one */
 };
 
 struct pk_desired {
@@ -122,11 +129,12 @@ int pk_desired_thaw(const json_t *frozen, struct pk_desired **ret_desired, struc
 /* What is there: one row per thing of the fleet, found by the engine's labels, the agent's plane
  * and the files on disk. A fault is a few words ("namespace is gone"), "" when all is well. */
 struct pk_observed_tap {
-    char *name, *group;
+    char *name;
     enum pk_tap_kind kind;
     char *interface; /* "" for PK_TAP_REPLAY */
     unsigned mtu;
-    json_t *options; /* as in struct pk_tap_desired; NULL = none */
+    json_t *options;          /* as in struct pk_tap_desired; NULL = none */
+    json_t *groups, *tenants; /* as desired; arrays, never NULL */
     char *fault;
 };
 struct pk_observed_lane {
@@ -139,6 +147,8 @@ struct pk_observed_group {
     char *name;
     bool lanes[PK_LANES_MAX]; /* those that have slots */
     char *hash;               /* its name; NULL = outer */
+    char *tenant;             /* NULL = none */
+    unsigned priority;
 };
 struct pk_observed_unit {
     char *name, *hash; /* hash as labelled */

@@ -62,9 +62,10 @@ void pk_desired_free(struct pk_desired *desired)
     pk_free(desired->fleet);
     for (size_t i = 0; i < desired->tap_count; i++) {
         pk_free(desired->taps[i].name);
-        pk_free(desired->taps[i].group);
         pk_free(desired->taps[i].interface);
         json_decref(desired->taps[i].options);
+        json_decref(desired->taps[i].groups);
+        json_decref(desired->taps[i].tenants);
     }
     pk_free(desired->taps);
     for (size_t i = 0; i < desired->lane_count; i++)
@@ -73,8 +74,10 @@ void pk_desired_free(struct pk_desired *desired)
     for (size_t i = 0; i < desired->unit_count; i++)
         pk_unit_done(&desired->units[i]);
     pk_free(desired->units);
-    for (size_t i = 0; i < desired->group_count; i++)
+    for (size_t i = 0; i < desired->group_count; i++) {
         pk_free(desired->groups[i].name);
+        pk_free(desired->groups[i].tenant);
+    }
     pk_free(desired->groups);
     pk_free(desired);
 }
@@ -231,13 +234,13 @@ static json_t *taps_to_json(const struct pk_desired *desired)
     PK_JSON list = json_array();
     for (size_t i = 0; i < desired->tap_count && list != NULL; i++) {
         const struct pk_tap_desired *tap = &desired->taps[i];
-        /* Only what is not the default: descriptions from before there was more stay the same. */
         json_t *options = json_object_size(tap->options) > 0 ? tap->options : NULL;
-        if (json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s,s:I,s:O*}", "name", tap->name,
-                                                  "group", tap->group, "kind",
-                                                  pk_tap_kind_name(tap->kind), "interface",
-                                                  text_or_empty(tap->interface), "mtu",
-                                                  (json_int_t)tap->mtu, "options", options)) < 0)
+        if (json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:I,s:O*,s:O,s:O}", "name",
+                                                  tap->name, "kind", pk_tap_kind_name(tap->kind),
+                                                  "interface", text_or_empty(tap->interface), "mtu",
+                                                  (json_int_t)tap->mtu, "options", options,
+                                                  "groups", tap->groups, "tenants", tap->tenants)) <
+            0)
             return NULL;
     }
     return PK_TAKE(list);
@@ -256,27 +259,29 @@ static json_t *lanes_to_json(const struct pk_desired *desired)
     return PK_TAKE(list);
 }
 
+/* The name alone where all else is as usual: so what has no settings stays described as it was. */
+static json_t *group_to_json(const struct pk_group_desired *group)
+{
+    PK_JSON json = json_object();
+    if ((group->hash != PK_GROUP_OUTER &&
+         json_object_set_new(json, "hash", json_string(pk_group_hash_name(group->hash))) < 0) ||
+        (group->tenant[0] != '\0' &&
+         json_object_set_new(json, "tenant", json_string(group->tenant)) < 0) ||
+        (group->priority != PK_PRIORITY_DEFAULT &&
+         json_object_set_new(json, "priority", json_integer(group->priority)) < 0))
+        return NULL;
+    if (json != NULL && json_object_size(json) == 0)
+        return json_string(group->name);
+    return json_object_set_new(json, "name", json_string(group->name)) < 0 ? NULL : PK_TAKE(json);
+}
+
 static json_t *groups_to_json(const struct pk_desired *desired)
 {
     PK_JSON list = json_array();
     for (size_t i = 0; i < desired->group_count && list != NULL; i++)
-        if (json_array_append_new(list, json_string(desired->groups[i].name)) < 0)
+        if (json_array_append_new(list, group_to_json(&desired->groups[i])) < 0)
             return NULL;
     return PK_TAKE(list);
-}
-
-/* Only what is not the default: so descriptions from before there was a choice stay the same. */
-static int add_hashes(const struct pk_desired *desired, json_t *json)
-{
-    PK_JSON hashes = json_object();
-    for (size_t i = 0; i < desired->group_count; i++)
-        if (desired->groups[i].hash != PK_GROUP_OUTER &&
-            json_object_set_new(hashes, desired->groups[i].name,
-                                json_string(pk_group_hash_name(desired->groups[i].hash))) < 0)
-            return -1;
-    return hashes != NULL && json_object_size(hashes) == 0
-               ? 0
-               : json_object_set(json, "hashes", hashes);
 }
 
 static json_t *units_to_json(const struct pk_desired *desired, bool with_values)
@@ -300,7 +305,7 @@ static json_t *describe(const struct pk_desired *desired, bool with_values)
         units_to_json(desired, with_values), "groups", groups_to_json(desired), "store", "retain",
         (json_int_t)desired->store.retain, "maxBytes", (json_int_t)desired->store.max_bytes,
         "sealAfter", (json_int_t)desired->store.seal_after);
-    return json == NULL || add_hashes(desired, json) < 0 ? NULL : PK_TAKE(json);
+    return PK_TAKE(json);
 }
 
 json_t *pk_desired_to_json(const struct pk_desired *desired)
@@ -527,6 +532,25 @@ static int thaw_unit(const json_t *json, const json_t *contents, struct pk_unit 
     return 0;
 }
 
+/* Of a tap: "groups" and "tenants", or, frozen by an earlier version, "group": "g". */
+static int thaw_targets(const json_t *item, struct pk_tap_desired *tap, struct pk_error *err)
+{
+    json_t *groups = json_object_get(item, "groups"), *tenants = json_object_get(item, "tenants");
+    const char *group = pk_json_string_or(item, "group", NULL);
+    tap->groups = group != NULL ? json_pack("[{s:s}]", "name", group) : json_incref(groups);
+    tap->tenants = tenants != NULL ? json_incref(tenants) : json_array();
+    size_t i;
+    json_t *row;
+    json_array_foreach(tap->groups, i, row)
+    {
+        if (pk_json_string_or(row, "name", NULL) == NULL)
+            return pk_fail(err, PK_E_INVALID, "tap %s: a group has no name", tap->name);
+    }
+    return json_is_array(tap->groups) && json_is_array(tap->tenants)
+               ? 0
+               : pk_fail(err, PK_E_INVALID, "tap %s: groups or tenants are no list", tap->name);
+}
+
 static int thaw_taps(const json_t *json, struct pk_desired *desired, struct pk_error *err)
 {
     const json_t *list = json_object_get(json, "taps");
@@ -542,7 +566,7 @@ static int thaw_taps(const json_t *json, struct pk_desired *desired, struct pk_e
         tap->options = json_incref(json_object_get(item, "options"));
         int r = get_text(item, "name", &tap->name, err);
         if (r >= 0)
-            r = get_text(item, "group", &tap->group, err);
+            r = thaw_targets(item, tap, err);
         if (r >= 0)
             r = get_text(item, "interface", &tap->interface, err);
         if (r >= 0)
@@ -577,6 +601,7 @@ static int thaw_lanes(const json_t *json, struct pk_desired *desired, struct pk_
     return 0;
 }
 
+/* A name, or an object with what is not as usual; an earlier version had the hashes apart. */
 static int thaw_groups(const json_t *json, struct pk_desired *desired, struct pk_error *err)
 {
     const json_t *list = json_object_get(json, "groups"), *hashes = json_object_get(json, "hashes");
@@ -587,14 +612,19 @@ static int thaw_groups(const json_t *json, struct pk_desired *desired, struct pk
     json_t *item;
     json_array_foreach(list, i, item)
     {
-        const char *name = json_string_value(item);
+        const char *name =
+            json_is_string(item) ? json_string_value(item) : pk_json_string_or(item, "name", NULL);
         if (name == NULL)
             return pk_fail(err, PK_E_INVALID, "groups: not a list of names");
         struct pk_group_desired *group = &desired->groups[desired->group_count++];
+        int64_t priority = pk_json_int_or(item, "priority", PK_PRIORITY_DEFAULT);
         group->name = pk_strdup(name);
-        if (group->name == NULL)
+        group->tenant = pk_strdup(pk_json_string_or(item, "tenant", ""));
+        group->priority = (unsigned)PK_MIN(PK_MAX(priority, 1), INT32_MAX);
+        if (group->name == NULL || group->tenant == NULL)
             return pk_no_memory(err);
-        const char *hash = pk_json_string_or(hashes, name, "outer");
+        const char *hash =
+            pk_json_string_or(item, "hash", pk_json_string_or(hashes, name, "outer"));
         while (group->hash < PK_GROUP_HASHES && strcmp(pk_group_hash_name(group->hash), hash) != 0)
             group->hash++;
         if (group->hash == PK_GROUP_HASHES)

@@ -29,6 +29,10 @@ static json_t *scalar_json(const struct pk_field *field, const struct pk_node *n
         if (pk_parse_duration(node->text, &span, NULL) < 0)
             return NULL;
         return json_string(pk_format_duration(span, text, sizeof(text)));
+    case PK_FIELD_VLAN: /* "110" is 110 */
+        if (node->kind == PK_NODE_STRING && pk_parse_i64(node->text, &span, NULL) == 0)
+            return json_integer(span);
+        return node->kind == PK_NODE_INT ? json_integer(node->integer) : json_string(node->text);
     case PK_FIELD_INT:
         return node->kind == PK_NODE_INT ? json_integer(node->integer) : json_string(node->text);
     case PK_FIELD_BOOL:
@@ -183,7 +187,7 @@ static void map_schema(const struct pk_table *table, size_t row, json_t *schema)
 
 static void limits(const struct pk_field *field, json_t *schema, const char *low, const char *high)
 {
-    if (field->min != 0)
+    if (field->min != 0 || field->max != 0)
         (void)set(schema, low, json_integer(field->min));
     if (field->max != 0)
         (void)set(schema, high, json_integer(field->max));
@@ -226,6 +230,13 @@ static json_t *row_schema(const struct pk_table *table, size_t row)
             limits(field, schema, "minimum", "maximum");
         }
         break;
+    case PK_FIELD_VLAN: {
+        json_t *number = json_pack("{s:s}", "type", "integer");
+        limits(field, number, "minimum", "maximum");
+        (void)set(schema, "anyOf",
+                  json_pack("[o,{s:s,s:s}]", number, "type", "string", "pattern", field->pattern));
+        break;
+    }
     case PK_FIELD_BOOL:
         (void)set(schema, "type", json_string("boolean"));
         break;

@@ -118,6 +118,7 @@ char *pk_field_expects(const struct pk_field *field, char *out, size_t size)
         (void)snprintf(out, size, "a list");
         break;
     case PK_FIELD_STRING:
+    case PK_FIELD_VLAN:
         (void)snprintf(out, size, "%s", field->what != NULL ? field->what : "text");
         break;
     case PK_FIELD_INT:
@@ -258,7 +259,7 @@ static void wrong_type(struct reader *reader, const struct pk_field *field,
     bool item = strchr(key, '[') != NULL;
     bool scalar =
         node->kind == PK_NODE_INT || node->kind == PK_NODE_FLOAT || node->kind == PK_NODE_BOOL;
-    if (field->type == PK_FIELD_STRING && scalar)
+    if ((field->type == PK_FIELD_STRING || field->type == PK_FIELD_VLAN) && scalar)
         (void)snprintf(hint, sizeof(hint), "put it in quotes to make it text: %s",
                        pk_quote(node->text, quoted, sizeof(quoted)));
     else if (field->type == PK_FIELD_DURATION && node->kind == PK_NODE_INT)
@@ -277,7 +278,20 @@ static void wrong_type(struct reader *reader, const struct pk_field *field,
           pk_field_expects(field, expected, sizeof(expected)), found(node, got, sizeof(got)));
 }
 
-/* INT, BYTES and DURATION after parsing. */
+/* As a list of strings keeps it; NULL = it is not kept. The number is written one way only: 0x6e is
+ * 110. */
+static const char *element_text(const struct pk_field *field, const struct pk_node *node,
+                                char *number, size_t size)
+{
+    if (node->kind == PK_NODE_STRING)
+        return node->text;
+    if (field->type != PK_FIELD_VLAN || node->kind != PK_NODE_INT)
+        return NULL;
+    (void)snprintf(number, size, "%" PRId64, node->integer);
+    return number;
+}
+
+/* INT, VLAN, BYTES and DURATION after parsing. */
 static bool in_range(struct reader *reader, const struct pk_field *field,
                      const struct pk_node *node, const struct where *where, int64_t value)
 {
@@ -434,11 +448,18 @@ static void read_scalar(struct reader *reader, size_t row, const struct pk_node 
     unsigned index = 0;
     bool is_text = node->kind == PK_NODE_STRING;
     if (((field->type == PK_FIELD_STRING || field->type == PK_FIELD_CHOICE) && !is_text) ||
+        (field->type == PK_FIELD_VLAN && !is_text && node->kind != PK_NODE_INT) ||
         (field->type == PK_FIELD_BOOL && node->kind != PK_NODE_BOOL)) {
         wrong_type(reader, field, node, where);
         return;
     }
     switch (field->type) {
+    case PK_FIELD_VLAN:
+        if (node->kind == PK_NODE_INT && !in_range(reader, field, node, where, node->integer))
+            return;
+        if (is_text && !read_string(reader, field, node, where))
+            return;
+        break;
     case PK_FIELD_STRING:
         if (!read_string(reader, field, node, where))
             return;
@@ -588,7 +609,7 @@ static void read_list(struct reader *reader, size_t row, const struct pk_node *n
         }
         *(void **)slot(base, field->at) = elements;
         *(size_t *)slot(base, field->at_count) = count;
-    } else if (element->type == PK_FIELD_STRING) {
+    } else if (element->type == PK_FIELD_STRING || element->type == PK_FIELD_VLAN) {
         strings = slot(base, field->at);
     }
     for (size_t i = 0; i < count; i++) {
@@ -596,7 +617,9 @@ static void read_list(struct reader *reader, size_t row, const struct pk_node *n
         const struct pk_node *item = node->items[i];
         read_node(reader, row + 1, item, node,
                   elements != NULL ? elements + i * field->elem_size : base, &inner);
-        if (strings != NULL && item->kind == PK_NODE_STRING && pk_strv_add(strings, item->text) < 0)
+        char number[24];
+        const char *text = element_text(element, item, number, sizeof(number));
+        if (strings != NULL && text != NULL && pk_strv_add(strings, text) < 0)
             reader->no_memory = true;
     }
 }

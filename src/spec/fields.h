@@ -27,6 +27,8 @@ enum pk_field_type {                /* what the value is stored as: */
                      PK_FIELD_DURATION, /* pk_nsec; written "30d" */
                      PK_FIELD_CHOICE,   /* unsigned: index into choices */
                      PK_FIELD_OBJECT,   /* json_t *: a map that somebody else checks */
+                     PK_FIELD_VLAN,     /* in a list, struct pk_strv: a number within min and max,
+                                           or text that the pattern takes: "100.200" */
 };
 
 #define PK_FIELD_REQUIRED 1u

@@ -11,6 +11,10 @@ extern const struct pk_table pk_fleet_table;
 
 /* taps.c: what the table cannot tell of taps. Sets their kinds. False = faults were added. */
 bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors);
+/* tenants.c: what the table cannot tell of tenants and of the groups that refer to them. whole: the
+ * table found no fault; else only each value by itself is looked at. PK_E_INVALID: faults were
+ * added; PK_E_NOMEM. */
+int pk_spec_check_tenants(const struct pk_fleet_spec *fleet, bool whole, struct pk_errors *errors);
 
 /* Patterns and their words, shared with other tables. */
 #define PK_NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"

@@ -91,8 +91,11 @@ static int from_doc(struct pk_doc *doc_take, struct pk_fleet_spec **ret_fleet,
         for (size_t t = 0; t < fleet->groups[g].tool_count; t++)
             if (split_package(&fleet->groups[g].tools[t]) < 0)
                 return out_of_memory(pk_doc_name(fleet->doc), errors);
-    bool taps_good = pk_spec_check_taps(fleet, errors);
-    if (!check_tool_names(fleet, errors) || !taps_good) {
+    bool good = pk_spec_check_taps(fleet, errors);
+    int tenants = pk_spec_check_tenants(fleet, r == 0, errors);
+    if (tenants == PK_E_NOMEM)
+        return out_of_memory(pk_doc_name(fleet->doc), errors);
+    if (!check_tool_names(fleet, errors) || tenants < 0 || !good) {
         r = PK_E_INVALID;
         pk_errors_sort(errors);
     }

@@ -20,6 +20,13 @@
 #define PK_NAME_MAX    40u  /* fleets, taps, groups, tools */
 #define PK_LANES_MAX   256u /* of one group */
 
+#define PK_TENANTS_MAX           255u  /* of a fleet */
+#define PK_SELECTORS_MAX         256u  /* of one kind, of a tenant */
+#define PK_FLEET_SELECTORS_MAX   4096u /* of all tenants */
+#define PK_GROUPS_PER_TENANT_MAX 8u    /* on one tap; as many again for what no tenant claims */
+#define PK_FILTER_MAX            4096u /* bytes of its text */
+#define PK_PRIORITY_DEFAULT      100u
+
 struct pk_pos {
     unsigned line, col;
 };
@@ -54,6 +61,19 @@ struct pk_tap_spec {
     struct pk_pos pos;
 };
 
+/* Which packets: those on its taps that any selector takes; all of them where there is none. */
+struct pk_tenant_spec {
+    char *name;
+    struct pk_strv taps;  /* empty = all */
+    struct pk_strv vlans; /* "110" or, outermost first, "100.200"; no leading zeros */
+    unsigned *vnis, *gre_keys, *erspan_sessions;
+    size_t vni_count, gre_key_count, erspan_session_count;
+    struct pk_strv prefixes; /* as written; pk_prefix_parse() takes each */
+    unsigned priority;       /* default 100; lower ones are shed first */
+    const struct pk_node *match_node;
+    struct pk_pos pos;
+};
+
 struct pk_tool_spec {
     char *name;     /* unique in its group; defaults to the package's name */
     char *package;  /* "suricata" */
@@ -73,6 +93,10 @@ enum pk_cpu_mode { PK_CPU_SHARED, PK_CPU_DEDICATED };
 struct pk_group_spec {
     char *name;
     struct pk_strv taps;
+    const struct pk_node *taps_node;
+    char *tenant; /* NULL = what no tenant claims */
+    char *filter; /* libpcap expression; NULL = all */
+    struct pk_pos tenant_pos, filter_pos;
     unsigned lanes; /* 0 = auto */
     enum pk_cpu_mode cpu;
     enum pk_group_hash hash;
@@ -91,6 +115,8 @@ struct pk_fleet_spec {
     char *name;
     struct pk_tap_spec *taps;
     size_t tap_count;
+    struct pk_tenant_spec *tenants; /* in this order they claim packets */
+    size_t tenant_count;
     struct pk_group_spec *groups;
     size_t group_count;
     struct pk_store_spec store; /* events.sinks[].store */
@@ -100,6 +126,14 @@ struct pk_fleet_spec {
 /* What a tap's kind adds to what the agent is told of it: {"tunnel":{..},"nic":{..}}, each where it
  * says something. New reference, NULL = out of memory. */
 json_t *pk_tap_options(const struct pk_tap_spec *tap);
+/* The tenant's selectors as JSON, in canonical notation: {"name","vlans":[110,"100.200"],"vnis":[],
+ * "greKeys":[],"erspanSessions":[],"prefixes":["10.20.0.0/16"]} without the empty ones. New
+ * reference, NULL = out of memory. */
+json_t *pk_tenant_to_json(const struct pk_tenant_spec *tenant);
+/* Whether it has traffic on the tap. */
+bool pk_tenant_has_tap(const struct pk_tenant_spec *tenant, const char *tap);
+/* NULL when there is none of this name. */
+const struct pk_tenant_spec *pk_spec_tenant(const struct pk_fleet_spec *fleet, const char *name);
 
 /*
  * Parses, fills defaults and validates, also references between sections (a group's taps exist,

@@ -151,17 +151,19 @@ static int change(void *arg, struct pk_http_request *request, const char *method
         (void)json_object_set_new(answer, "netns", json_string(netns));
     } else if (object == world->groups) {
         (void)json_object_set_new(object, key,
-                                  json_pack("{s:s,s:s,s:O}", "fleet", fleet, "name", name,
-                                            "members", json_object_get(body, "lanes")));
+                                  json_pack("{s:s,s:s,s:O,s:s,s:I}", "fleet", fleet, "name", name,
+                                            "members", json_object_get(body, "lanes"), "tenant",
+                                            pk_json_string_or(body, "tenant", ""), "priority",
+                                            (json_int_t)pk_json_int_or(body, "priority", 100)));
     } else {
         (void)json_object_set_new(
             object, key,
-            json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:s,s:s,s:i,s:i,s:i}", "fleet", fleet, "name", name,
-                      "kind", pk_json_string_or(body, "kind", ""), "interface",
-                      pk_json_string_or(body, "interface", ""), "group",
-                      pk_json_string_or(body, "group", ""), "mtu",
-                      (json_int_t)pk_json_int_or(body, "mtu", 1500), "mode", "generic", "state",
-                      "up", "packets", 20, "bytes", 2000, "dropped", 1));
+            json_pack("{s:s,s:s,s:s,s:s,s:O,s:O,s:I,s:s,s:s,s:i,s:i,s:i}", "fleet", fleet, "name",
+                      name, "kind", pk_json_string_or(body, "kind", ""), "interface",
+                      pk_json_string_or(body, "interface", ""), "groups",
+                      json_object_get(body, "groups"), "tenants", json_object_get(body, "tenants"),
+                      "mtu", (json_int_t)pk_json_int_or(body, "mtu", 1500), "mode", "generic",
+                      "state", "up", "packets", 20, "bytes", 2000, "dropped", 1));
     }
     deal(world);
     pthread_mutex_unlock(&world->lock);

@@ -20,7 +20,8 @@ static inline struct pk_observed *observed_of_json(const json_t *json)
     {
         struct pk_observed_tap *tap = &observed->taps[observed->tap_count++];
         tap->name = pk_strdup(pk_json_string_or(row, "name", ""));
-        tap->group = pk_strdup(pk_json_string_or(row, "group", ""));
+        tap->groups = json_incref(json_object_get(row, "groups"));
+        tap->tenants = json_incref(json_object_get(row, "tenants"));
         tap->interface = pk_strdup(pk_json_string_or(row, "interface", ""));
         tap->fault = pk_strdup(pk_json_string_or(row, "fault", ""));
         tap->kind = tap->interface[0] == '\0' ? PK_TAP_REPLAY : PK_TAP_INTERFACE;
@@ -43,6 +44,8 @@ static inline struct pk_observed *observed_of_json(const json_t *json)
         struct pk_observed_group *group = &observed->groups[observed->group_count++];
         size_t n;
         group->hash = pk_strdup(pk_json_string_or(row, "hash", "outer"));
+        group->tenant = pk_strdup(pk_json_string_or(row, "tenant", ""));
+        group->priority = (unsigned)pk_json_int_or(row, "priority", PK_PRIORITY_DEFAULT);
         json_t *lane;
         group->name = pk_strdup(pk_json_string_or(row, "name", ""));
         json_array_foreach(json_object_get(row, "lanes"), n, lane)

@@ -104,9 +104,10 @@ static json_t *carried_out(const struct pk_desired *desired)
     json_t *units = json_array();
     for (size_t i = 0; i < desired->tap_count; i++)
         (void)json_array_append_new(
-            taps, json_pack("{s:s,s:s,s:s,s:i}", "name", desired->taps[i].name, "group",
-                            desired->taps[i].group, "interface", desired->taps[i].interface, "mtu",
-                            (int)desired->taps[i].mtu));
+            taps,
+            json_pack("{s:s,s:O,s:O,s:s,s:i}", "name", desired->taps[i].name, "groups",
+                      desired->taps[i].groups, "tenants", desired->taps[i].tenants, "interface",
+                      desired->taps[i].interface, "mtu", (int)desired->taps[i].mtu));
     for (size_t i = 0; i < desired->lane_count; i++)
         (void)json_array_append_new(
             lanes, json_pack("{s:s,s:i,s:i}", "group", desired->lanes[i].group, "index",
@@ -117,8 +118,10 @@ static json_t *carried_out(const struct pk_desired *desired)
             if (strcmp(desired->lanes[i].group, desired->groups[g].name) == 0)
                 (void)json_array_append_new(members, json_integer(desired->lanes[i].index));
         (void)json_array_append_new(
-            groups, json_pack("{s:s,s:o,s:s}", "name", desired->groups[g].name, "lanes", members,
-                              "hash", pk_group_hash_name(desired->groups[g].hash)));
+            groups,
+            json_pack("{s:s,s:o,s:s,s:s,s:i}", "name", desired->groups[g].name, "lanes", members,
+                      "hash", pk_group_hash_name(desired->groups[g].hash), "tenant",
+                      desired->groups[g].tenant, "priority", (int)desired->groups[g].priority));
     }
     for (size_t i = 0; i < desired->unit_count; i++)
         (void)json_array_append_new(
@@ -222,26 +225,37 @@ static void test_golden(void **state)
 
 /* ---- the property ---- */
 
+/* Up to three taps, tenants by VLAN and by tap, groups on any of the taps. */
 static char *random_fleet(unsigned *seed)
 {
     struct pk_buf out = PK_BUF_INIT(65536);
-    unsigned groups = 1 + (unsigned)rand_r(seed) % 3;
+    unsigned groups = 1 + (unsigned)rand_r(seed) % 4, taps = 1 + (unsigned)rand_r(seed) % 3;
+    unsigned tenants = (unsigned)rand_r(seed) % 3, first = (unsigned)rand_r(seed) % 2;
     (void)pk_buf_puts(&out, "apiVersion: picket.dev/v1alpha1\nkind: Fleet\nmetadata: {name: edge}\n"
                             "spec:\n  taps:\n");
-    for (unsigned i = 0; i < groups; i++) {
+    for (unsigned i = 0; i < taps; i++) {
         if (rand_r(seed) % 2)
             (void)pk_buf_printf(&out, "    - {name: t%u, replay: {}}\n", i);
         else
             (void)pk_buf_printf(&out, "    - {name: t%u, interface: eth%u}\n", i,
                                 i * 2 + (unsigned)rand_r(seed) % 2);
     }
+    (void)pk_buf_puts(&out, tenants > 0 ? "  tenants:\n" : "");
+    for (unsigned i = 0; i < tenants; i++)
+        (void)pk_buf_printf(&out, "    - {name: o%u, match: {vlans: [%u]}, priority: %u}\n",
+                            (i + first) % 2, 10 * i + 1 + (unsigned)rand_r(seed) % 3,
+                            100 + (unsigned)rand_r(seed) % 2);
     (void)pk_buf_puts(&out, "  groups:\n");
     for (unsigned i = 0; i < groups; i++) {
         (void)pk_buf_printf(
-            &out,
-            "    - name: g%u\n      taps: [t%u]\n      lanes: %u\n      hash: %s\n      tools:\n",
-            i, i, 1 + (unsigned)rand_r(seed) % 4,
+            &out, "    - name: g%u\n      taps: [t%u]\n      lanes: %u\n      hash: %s\n", i,
+            (unsigned)rand_r(seed) % taps, 1 + (unsigned)rand_r(seed) % 4,
             pk_group_hash_name((enum pk_group_hash)(rand_r(seed) % PK_GROUP_HASHES)));
+        if (rand_r(seed) % 2 && tenants == 2)
+            (void)pk_buf_printf(&out, "      tenant: o%u\n", (unsigned)rand_r(seed) % 2);
+        if (rand_r(seed) % 3 == 0)
+            (void)pk_buf_printf(&out, "      filter: port %u\n", 80 + (unsigned)rand_r(seed) % 2);
+        (void)pk_buf_puts(&out, "      tools:\n");
         for (unsigned t = 0; t <= (unsigned)rand_r(seed) % 2; t++)
             (void)pk_buf_printf(
                 &out, "        - {name: s%u, package: sniffer@%u, values: {verbose: %s}}\n", t,
@@ -325,9 +339,12 @@ static void carry_out(json_t *there, const json_t *goal, const struct pk_desired
         break;
     case PK_STEP_TAP:
         name = remove ? observed->taps[step->index].name : desired->taps[step->index].name;
-        if (!remove) /* packets may go to its group */
+        /* packets may go to its groups */
+        for (size_t g = 0; !remove && g < json_array_size(desired->taps[step->index].groups); g++) {
+            const json_t *target = json_array_get(desired->taps[step->index].groups, g);
             assert_non_null(find_row(json_object_get(there, "groups"),
-                                     desired->taps[step->index].group, NULL, 0, &at));
+                                     pk_json_string_or(target, "name", ""), NULL, 0, &at));
+        }
         break;
     }
     json_t *old = find_row(rows, name, group, index, &at);
