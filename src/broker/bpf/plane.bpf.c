@@ -145,6 +145,7 @@ static __always_inline __u64 pk_fragment_now(struct pk_fragment_memory *memory)
     return bpf_ktime_get_coarse_ns();
 }
 
+#include "broker/bpf/drain.h"
 #include "packet/decide.h"
 
 /* Copies size bytes of a packet, size <= PK_PARSE_WINDOW; 0 = they are not all in its first buffer.
@@ -209,6 +210,35 @@ static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 mode, 
     return decide_slow(ctx, size, mode, ret_hash);
 }
 
+/* The lane of a packet whose slot drains: known by the flow, so that all of it is parsed. */
+struct drain_place {
+    __u32 group, slot, fresh, old;
+};
+static __noinline __u32 drain_slow(struct xdp_md *ctx, __u32 size, __u32 mode,
+                                   const struct drain_place *place)
+{
+    __u32 zero = 0, hash = 0;
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    decide_slow(ctx, size, mode, &hash);
+    if (!parser)
+        return place->old;
+    return pk_drain_lane(&parser->flow, seed, place->group, place->slot, place->fresh, place->old);
+}
+
+/* What is done for single slots: while they drain, and while their load is measured. slot is less
+ * than PK_HASH_SLOTS. Returns the packet's lane. */
+static __always_inline __u32 slot_lane(struct xdp_md *ctx, __u32 size, struct pk_slots *slots,
+                                       __u32 group, __u32 slot)
+{
+    struct drain_place place = { .group = group, .slot = slot, .fresh = slots->lane[slot] };
+    if (slots->metered)
+        __sync_fetch_and_add(&slots->load[slot], size + PK_LOAD_PACKET);
+    if (slots->draining == 0)
+        return place.fresh;
+    place.old = slots->old[slot];
+    return place.old == PK_NO_LANE ? place.fresh : drain_slow(ctx, size, slots->mode, &place);
+}
+
 SEC("xdp.frags")
 int pk_tap(struct xdp_md *ctx)
 {
@@ -230,8 +260,10 @@ int pk_tap(struct xdp_md *ctx)
     __u32 lane = PK_NO_LANE;
     /* clang knows the bound and drops the check; Linux 6.1's verifier loses it on the way. */
     asm volatile("" : "+r"(slot));
-    if (slots && slot <= PK_HASH_SLOTS)
-        lane = slots->lane[slot];
+    if (slots && slot < PK_HASH_SLOTS)
+        lane = slot_lane(ctx, (__u32)size, slots, group, slot);
+    else if (slots)
+        lane = slots->lane[PK_HASH_SLOTS];
     if (lane >= PK_LANES_MAX) {
         count->reasons[PK_REASON_NO_LANE]++;
         count->dropped++;
