@@ -2,12 +2,12 @@
 /* Filters made of what the user writes: libpcap's compiler for expressions, lists for fields. */
 #include "packet/filter.h"
 
-#include <arpa/inet.h>
 #include <linux/filter.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/prefix.h"
 #include "base/str.h"
 #include "packet/filter_internal.h"
 #include "packet/parse.h"
@@ -202,60 +202,25 @@ static int take_vlan(struct pk_filter *filter, const char *text, struct pk_error
     return r;
 }
 
-static int no_prefix(const char *text, struct pk_error *err)
-{
-    pk_fail(err, PK_E_INVALID, "\"%.64s\" is no address prefix", text);
-    return pk_hint(err, "write it as 10.0.0.0/8, 2001:db8::/32, or an address alone; names are not "
-                        "looked up");
-}
-
-int pk_prefix_parse(const char *text, struct pk_prefix *ret_prefix, struct pk_error *err)
-{
-    char address[64];
-    const char *slash = strchr(text, '/');
-    size_t len = slash != NULL ? (size_t)(slash - text) : strlen(text);
-    if (len >= sizeof address)
-        return no_prefix(text, err);
-    memcpy(address, text, len);
-    address[len] = '\0';
-
-    uint8_t bytes[16] = { 0 }, mask[16] = { 0 };
-    struct pk_prefix prefix = { 0 };
-    if (inet_pton(AF_INET, address, bytes) == 1)
-        prefix.family = 4;
-    else if (inet_pton(AF_INET6, address, bytes) == 1)
-        prefix.family = 6;
-    else
-        return no_prefix(text, err);
-    uint64_t bits = prefix.family == 4 ? 32 : 128, longest = bits;
-    if (slash != NULL && (pk_parse_u64(slash + 1, &bits, NULL) < 0 || bits > longest))
-        return no_prefix(text, err);
-    prefix.bits = (uint8_t)bits;
-    for (unsigned i = 0; i < bits; i++)
-        mask[i / 8] |= (uint8_t)(0x80 >> i % 8);
-    for (unsigned i = 0; i < sizeof bytes; i++) {
-        if ((bytes[i] & ~mask[i]) != 0) {
-            pk_fail(err, PK_E_INVALID, "\"%.64s\" has bits set behind its %u", text, prefix.bits);
-            return pk_hint(err, "a prefix ends with zeros: 10.1.2.3/8 is 10.0.0.0/8");
-        }
-    }
-    if (prefix.family == 4) { /* in the lower half of the first number */
-        prefix.net[0] = PK_LOAD(uint32_t, bytes);
-        prefix.mask[0] = PK_LOAD(uint32_t, mask);
-    } else {
-        memcpy(prefix.net, bytes, sizeof prefix.net);
-        memcpy(prefix.mask, mask, sizeof prefix.mask);
-    }
-    *ret_prefix = prefix;
-    return 0;
-}
-
 static int take_prefix(struct pk_filter *filter, const char *text, struct pk_error *err)
 {
-    int r = pk_prefix_parse(text, &filter->prefixes[filter->prefix_count], err);
-    if (r >= 0)
-        filter->prefix_count++;
-    return r;
+    struct pk_prefix parsed;
+    int r = pk_prefix_parse(text, &parsed, err);
+    if (r < 0)
+        return r;
+    uint8_t mask[16] = { 0 };
+    for (unsigned i = 0; i < parsed.bits; i++)
+        mask[i / 8] |= (uint8_t)(0x80 >> i % 8);
+    struct pk_filter_prefix *prefix = &filter->prefixes[filter->prefix_count++];
+    *prefix = (struct pk_filter_prefix){ .family = parsed.v6 ? 6 : 4, .bits = parsed.bits };
+    if (parsed.v6) {
+        memcpy(prefix->net, parsed.addr, sizeof prefix->net);
+        memcpy(prefix->mask, mask, sizeof prefix->mask);
+    } else { /* in the lower half of the first number */
+        prefix->net[0] = PK_LOAD(uint32_t, parsed.addr);
+        prefix->mask[0] = PK_LOAD(uint32_t, mask);
+    }
+    return 0;
 }
 
 static int take_ports(struct pk_filter *filter, const char *text, struct pk_error *err)

@@ -41,7 +41,7 @@ struct pk_filter_vlan {
 #define PK_FILTER_NO_VLAN 0xffffu
 
 /* As struct pk_flow has addresses, so that (address & mask) == net tells. */
-struct pk_prefix {
+struct pk_filter_prefix {
     uint64_t net[2];
     uint64_t mask[2];
     uint8_t family; /* 4 or 6 */
@@ -61,7 +61,7 @@ struct pk_filter {
     size_t op_count; /* 0 = no expression */
     struct pk_filter_vlan *vlans;
     size_t vlan_count;
-    struct pk_prefix *prefixes;
+    struct pk_filter_prefix *prefixes;
     size_t prefix_count;
     struct pk_filter_ports *ports;
     size_t port_count;
@@ -112,8 +112,6 @@ bool pk_filter_needs_flow(const struct pk_filter *filter);
 bool pk_filter_match(const struct pk_filter *filter, const void *frame, size_t len,
                      const struct pk_flow *flow);
 
-/* Also for tenants. "10.0.0.0/8", or an address alone; bits of the host must be 0. */
-int pk_prefix_parse(const char *text, struct pk_prefix *ret_prefix, struct pk_error *err);
 /* "110", "100.200"; ids are 0 (priority tag) to 4094. */
 int pk_filter_vlan_parse(const char *text, struct pk_filter_vlan *ret_vlan, struct pk_error *err);
 

@@ -149,7 +149,7 @@ static enum verdict interpret(const struct pk_filter_op *op, const uint8_t *fram
 
 /* ---- fields ---- */
 
-static bool in_prefix(const struct pk_prefix *prefix, const uint64_t address[2])
+static bool in_prefix(const struct pk_filter_prefix *prefix, const uint64_t address[2])
 {
     return (address[0] & prefix->mask[0]) == prefix->net[0] &&
            (address[1] & prefix->mask[1]) == prefix->net[1];
@@ -158,7 +158,7 @@ static bool in_prefix(const struct pk_prefix *prefix, const uint64_t address[2])
 static bool match_prefixes(const struct pk_filter *filter, const struct pk_flow *flow)
 {
     for (size_t i = 0; i < filter->prefix_count; i++) {
-        const struct pk_prefix *prefix = &filter->prefixes[i];
+        const struct pk_filter_prefix *prefix = &filter->prefixes[i];
         uint64_t src[] = { flow->src[0], flow->src[1] }, dst[] = { flow->dst[0], flow->dst[1] };
         if (prefix->family == flow->family && (in_prefix(prefix, src) || in_prefix(prefix, dst)))
             return true;
