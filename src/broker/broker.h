@@ -156,12 +156,23 @@ enum pk_broker_tap_kind {
     PK_BROKER_TAP_INLINE, /* between two interfaces */
 };
 
+/* Which tunnels end here, of a tunnel tap. */
+#define PK_BROKER_TUNNEL_ENDS 24u
+struct pk_broker_tunnel {
+    bool vxlan, geneve, gre, erspan;
+    uint16_t port; /* of VXLAN or GENEVE, of which only one is set then; 0 = 4789, 6081 */
+    bool keep;     /* outer headers stay */
+    size_t end_count;
+    struct pk_broker_prefix ends[PK_BROKER_TUNNEL_ENDS]; /* the length says nothing */
+};
+
 struct pk_broker_tap_config {
     enum pk_broker_tap_kind kind;
     const struct pk_broker_tenant *tenants; /* the first one that claims a packet has it */
     size_t tenant_count;
     const struct pk_broker_target *targets;
     size_t target_count;
+    const struct pk_broker_tunnel *tunnel; /* of PK_BROKER_TAP_TUNNEL, else NULL */
 };
 
 /* native, or generic where the driver has no XDP */
@@ -172,6 +183,9 @@ enum pk_xdp_mode { PK_XDP_NONE, PK_XDP_NATIVE, PK_XDP_GENERIC };
 int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifindex,
                          const struct pk_broker_tap_config *config, enum pk_xdp_mode *ret_mode,
                          struct pk_error *err);
+/* Takes the tap's program away, but not its place and counters: its interface has gone, or is no
+ * longer here. */
+int pk_broker_tap_suspend(struct pk_broker *broker, const char *key, struct pk_error *err);
 int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_error *err);
 bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned ifindex);
 

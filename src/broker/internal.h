@@ -7,6 +7,7 @@
 #include "broker/bpf/abi.h"
 #include "broker/bpf/inline.h"
 #include "broker/broker.h"
+#include "packet/tunnel.h"
 
 struct plane_bpf;
 struct pk_fragment_memory;
@@ -92,6 +93,7 @@ struct pk_plane_numbers {
     uint32_t side; /* from here on of inline taps */
     bool closed;
     uint64_t fail_after; /* ns */
+    const struct pk_tunnel_rules *tunnel; /* NULL = no tunnel tap */
 };
 enum pk_plane_program {
     PK_PROGRAM_TAP,
@@ -115,6 +117,12 @@ int pk_link_renew(struct pk_broker *broker, const char *name, int program, struc
 /* Detaches at once and unpins; absent is success. */
 int pk_link_remove(struct pk_broker *broker, const char *name, struct pk_error *err);
 int pk_link_drop(const char *path, struct pk_error *err);
+
+/* ---- tunnel.c ---- */
+
+void pk_tunnel_rules_make(const struct pk_broker_tunnel *tunnel, struct pk_tunnel_rules *ret_rules);
+/* Never 0. */
+uint32_t pk_tunnel_digest(const struct pk_broker_tunnel *tunnel);
 
 /* ---- broker.c ---- */
 

@@ -253,6 +253,8 @@ int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
     plane->rodata->inline_closed = numbers.closed;
     plane->rodata->inline_fail_after = numbers.fail_after;
     plane->rodata->inline_token = pk_broker_probe_token(broker);
+    if (numbers.tunnel != NULL)
+        memcpy(&plane->rodata->tunnel, numbers.tunnel, sizeof(*numbers.tunnel));
     struct bpf_program *wanted =
         bpf_object__find_program_by_name(plane->obj, program_names[program]);
     bpf_program__set_autoload(wanted, true);

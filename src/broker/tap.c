@@ -16,10 +16,15 @@ static const char *link_name(uint32_t id, char name[LINK_NAME_SIZE])
     return name;
 }
 
-static int load(struct pk_broker *broker, uint32_t id, uint32_t group, int *ret_fd,
-                struct pk_error *err)
+static int load(struct pk_broker *broker, uint32_t id, uint32_t group,
+                const struct pk_broker_tunnel *tunnel, int *ret_fd, struct pk_error *err)
 {
-    struct pk_plane_numbers numbers = { .tap = id, .group = group };
+    struct pk_tunnel_rules rules;
+    if (tunnel != NULL)
+        pk_tunnel_rules_make(tunnel, &rules);
+    struct pk_plane_numbers numbers = { .tap = id,
+                                        .group = group,
+                                        .tunnel = tunnel != NULL ? &rules : NULL };
     return pk_plane_load(broker, PK_PROGRAM_TAP, numbers, ret_fd, err);
 }
 
@@ -36,10 +41,12 @@ int pk_tap_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err)
 {
     char name[LINK_NAME_SIZE];
     struct pk_tap_record record = broker->taps[id];
+    if (record.reserved != 0) /* a tunnel tap, which only the caller can describe */
+        return 0;
     if (!pk_link_is_on(broker, link_name(id, name), record.ifindex))
         return 0; /* for the caller's tap_attach() to see */
     PK_CLEANUP(pk_close_p) int program = -1;
-    int r = load(broker, id, record.group, &program, err);
+    int r = load(broker, id, record.group, NULL, &program, err);
     if (r >= 0)
         r = pk_link_renew(broker, name, program, err);
     if (r < 0)
@@ -72,12 +79,14 @@ int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifi
     char name[LINK_NAME_SIZE];
     struct pk_tap_record record = broker->taps[id];
     bool on = !is_new && pk_link_is_on(broker, link_name(id, name), ifindex);
-    if (on && record.group == (uint32_t)group && record.build == broker->build) {
+    uint32_t digest = config->tunnel != NULL ? pk_tunnel_digest(config->tunnel) : 0;
+    if (on && record.group == (uint32_t)group && record.build == broker->build &&
+        record.reserved == digest) {
         *ret_mode = (enum pk_xdp_mode)record.mode;
         return 0;
     }
     PK_CLEANUP(pk_close_p) int program = -1;
-    r = load(broker, id, (uint32_t)group, &program, err);
+    r = load(broker, id, (uint32_t)group, config->tunnel, &program, err);
     if (r < 0)
         return pk_wrap(err, "tap %s", key);
     if (is_new)
@@ -90,6 +99,7 @@ int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifi
     record.build = broker->build;
     record.ifindex = ifindex;
     record.group = (uint32_t)group;
+    record.reserved = digest;
     if (!on)
         record.mode = PK_XDP_NATIVE;
     if (r >= 0 && !on)
@@ -114,6 +124,14 @@ int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifi
     }
     *ret_mode = mode;
     return 0;
+}
+
+int pk_broker_tap_suspend(struct pk_broker *broker, const char *key, struct pk_error *err)
+{
+    int r = pk_broker_check_open(broker, err);
+    int id = r >= 0 && key[0] != '\0' ? PK_FIND(broker->taps, key) : -1;
+    char name[LINK_NAME_SIZE];
+    return id < 0 ? r : pk_link_remove(broker, link_name((uint32_t)id, name), err);
 }
 
 int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_error *err)

@@ -23,7 +23,7 @@ PK_INLINE int pk_is_vlan(__u16 type)
 }
 
 PK_INLINE __u64 pk_hash_ends(const struct pk_flow *flow, __u16 sport, __u16 dport, __u8 proto,
-                            __u64 seed)
+                             __u64 seed)
 {
     if (flow->family == 4)
         return pk_hash_join64(pk_hash_end4((__u32)flow->src[0], sport, seed),
@@ -111,9 +111,8 @@ PK_INLINE int pk_reason_is_first_lane(__u32 reason)
     return reason >= PK_REASON_NON_IP && reason <= PK_REASON_TOO_DEEP;
 }
 
-/* parser->window holds the first bytes of a frame that is size bytes long. Sets parser->flow, to
- * the innermost flow unless mode is PK_HASH_OUTER. */
-PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
+/* Before the first header. */
+PK_INLINE void pk_parse_begin(struct pk_parser *parser, __u32 size, __u32 mode)
 {
     struct pk_flow *flow = &parser->flow;
     parser->offset = 0;
@@ -124,6 +123,7 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
     parser->mode = (__u8)mode;
     parser->is_outermost = 0;
     parser->is_tagging = 0;
+    parser->until_frame = 0;
     flow->src_port = 0;
     flow->dst_port = 0;
     flow->proto = 0;
@@ -139,6 +139,12 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
     flow->gre_key = 0;
     flow->erspan_session = 0;
     flow->protocol = 0;
+}
+
+/* All headers, to the innermost flow unless the mode is PK_HASH_OUTER. */
+PK_INLINE void pk_parse_all(struct pk_parser *parser)
+{
+    struct pk_flow *flow = &parser->flow;
     if (!pk_parse_headers(parser))
         flow->reason = PK_REASON_TOO_DEEP;
     flow->quoted = parser->quoted;
@@ -154,6 +160,13 @@ PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
         flow->reason = PK_REASON_TUNNEL_DEEP;
     else
         flow->reason = PK_REASON_TUNNEL;
+}
+
+/* parser->window holds the first bytes of a frame that is size bytes long. Sets parser->flow. */
+PK_INLINE void pk_parse(struct pk_parser *parser, __u32 size, __u32 mode)
+{
+    pk_parse_begin(parser, size, mode);
+    pk_parse_all(parser);
 }
 
 #endif

@@ -23,7 +23,10 @@
     X(NOT_SENT,         "not-sent",         "the redirect failed: dropped")                         \
     X(TUNNEL_BAD,       "tunnel-malformed", "cut or contradictory inside: by the tunnel's addresses") \
     X(TUNNEL_DEEP,      "tunnel-too-deep",  "too many or too long headers: by the tunnel's addresses") \
-    X(TENANT_UNKNOWN,   "tenant-unknown",   "a fragment whose tenant is not known: dropped")
+    X(TENANT_UNKNOWN,   "tenant-unknown",   "a fragment whose tenant is not known: dropped")        \
+    X(MIRROR_BAD,       "mirror-malformed", "a tunnel to this machine that contradicts itself: left to the machine") \
+    X(MIRROR_FRAGMENT,  "mirror-fragment",  "a fragment of a mirror's packet: delivered with its outer headers") \
+    X(MIRROR_CLOSED,    "mirror-closed",    "the tunnel's headers are not in one piece: delivered with them")
 /* clang-format on */
 
 enum pk_reason {

@@ -127,6 +127,14 @@ enum pk_next {
 #define PK_NEXT_TYPE(type)       (0x10000u | PK_BE16(type)) /* EtherTypes as in the packet */
 #define PK_NEXT_PROTOCOL(number) (0x20000u | (number))
 
+/* The numbers of a tunnel that is not in the frame any more (packet/tunnel.h). */
+struct pk_around {
+    __u32 vni;
+    __u32 gre_key;
+    __u16 erspan_session;
+    __u8 tags; /* 0 = there was none */
+};
+
 struct pk_parser {
     __u8 window[PK_PARSE_ROOM]; /* a copy of the frame's start */
     __u32 offset;
@@ -140,6 +148,12 @@ struct pk_parser {
     __u8 quoted;       /* in the packet that an ICMP error quotes */
     __u8 is_first;     /* the IP header at hand is a first fragment's */
     __u8 mode;         /* enum pk_hash_mode */
+    __u8 until_frame;  /* stop where the frame in the first tunnel begins, of the kind 'after' */
+    __u16 until_port;  /* a UDP port (network order) that is a tunnel then, with until_next in it */
+    __u16 port;        /* the tunnel's destination port (network order) */
+    __u32 until_next;
+    __u32 after; /* PK_NEXT_NONE: no frame in a tunnel was found */
+    struct pk_around around;
     struct pk_flow flow;
 };
 
@@ -324,9 +338,12 @@ PK_INLINE __u32 pk_parse_transport(struct pk_parser *parser, __u32 protocol)
         __u32 next = pk_tunnel_by_port(dst);
         if (next == PK_NEXT_NONE)
             next = pk_tunnel_by_port(src);
+        if (parser->until_frame && dst == parser->until_port)
+            next = parser->until_next;
         if (next != PK_NEXT_NONE) {
             if (!pk_parse_enter(parser))
                 return PK_NEXT_NONE;
+            parser->port = dst;
             parser->offset += 8;
             return next;
         }
@@ -756,6 +773,14 @@ PK_INLINE __u32 pk_parse_header(struct pk_parser *parser)
     }
 }
 
+/* Is what comes next a frame, or a packet, in the first tunnel? */
+PK_INLINE int pk_parse_is_frame(const struct pk_parser *parser, __u32 next)
+{
+    return parser->inside && !parser->quoted &&
+           (next == PK_NEXT_ETHERNET || next == PK_NEXT_IP ||
+            (next >= PK_NEXT_TYPE(0) && next < PK_NEXT_PROTOCOL(0)));
+}
+
 /*
  * Reads header after header. One loop in one function, since each return costs as much as a header
  * where the kernel guards returns. What the parser knows lies in memory between two headers, not in
@@ -770,6 +795,10 @@ PK_PROVED_ONCE int pk_parse_headers(struct pk_parser *parser)
         __u32 next = pk_parse_header(parser);
         if (next == PK_NEXT_NONE)
             return 1;
+        if (parser->until_frame && pk_parse_is_frame(parser, next)) {
+            parser->after = next; /* and parser->next is the tunnel's header */
+            return 1;
+        }
         parser->next = next;
         asm volatile("" ::: "memory");
     }

@@ -12,6 +12,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "packet/tunnel.h" /* a constant of the programs */
 #include "plane.skel.h"
 
 #include "broker/bpf/abi.h"

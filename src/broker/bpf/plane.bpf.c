@@ -180,6 +180,8 @@ static __always_inline int copy_start(const __u8 *data, const __u8 *end, __u32 s
     return at >= size;
 }
 
+#include "broker/bpf/tunnel.h"
+
 /* Everything but plain packets with ports. */
 static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 mode, __u32 *ret_hash)
 {
@@ -197,7 +199,9 @@ static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 mode, 
             bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0)
             return PK_REASON_TRUNCATED;
     }
-    pk_parse(parser, size, mode);
+    pk_parse_begin(parser, size, mode);
+    tunnel_numbers(parser);
+    pk_parse_all(parser);
     return pk_decide(0, &parser->flow, mode, seed, ret_hash);
 }
 
@@ -243,6 +247,8 @@ SEC("xdp.frags")
 int pk_tap(struct xdp_md *ctx)
 {
     __u32 tap = tap_id, group = group_id, zero = 0, hash = 0;
+    if (tunnel.types && !tunnel_open(ctx, tap))
+        return XDP_PASS;
     __u64 size = bpf_xdp_get_buff_len(ctx);
     void *table = bpf_map_lookup_elem(&pk_tables, &group);
     struct pk_slots *slots = table ? bpf_map_lookup_elem(table, &zero) : 0;
