@@ -15,6 +15,7 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "node/probe.h"
 #include "node/replay.h"
 #include "packet/flow.h"
 
@@ -66,6 +67,8 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
     const struct pk_broker_options options = { .pin_dir = pin_dir };
     if (r == 0)
         r = pk_broker_open(&options, &agent->broker, err);
+    if (r == 0)
+        r = pk_prober_start(pk_broker_probe_token(agent->broker), &agent->prober, err);
     if (r < 0)
         return r;
     *ret_agent = PK_TAKE(agent);
@@ -80,6 +83,7 @@ void pk_agent_close(struct pk_agent *agent)
         pk_replay_free(agent->plane.taps[i]->replay);
         agent->plane.taps[i]->replay = NULL;
     }
+    pk_prober_free(agent->prober);
     pk_node_plane_done(&agent->plane);
     pk_broker_close(agent->broker);
     pk_nl_close(agent->nl);
@@ -154,6 +158,7 @@ void pk_agent_poll_readers(struct pk_agent *agent)
         agent->poll_next = (agent->poll_next + 1) % count;
         pk_lane_poll_reader(agent, agent->plane.lanes[agent->poll_next]);
     }
+    pk_inline_refresh_probes(agent);
 }
 
 static int save(struct pk_agent *agent, struct pk_error *err)
@@ -185,7 +190,8 @@ static bool keeps_link(void *arg, const char *name)
 {
     const struct pk_plane *plane = arg;
     for (size_t i = 0; i < plane->lane_count; i++)
-        if (strcmp(plane->lanes[i]->link_name, name) == 0)
+        if (strcmp(plane->lanes[i]->link_name, name) == 0 ||
+            (plane->lanes[i]->is_inline && strcmp(plane->lanes[i]->second.link_name, name) == 0))
             return true;
     for (size_t i = 0; i < plane->tap_count; i++)
         if (strcmp(plane->taps[i]->interface, name) == 0 ||
@@ -307,12 +313,34 @@ static int put_old_lane(struct pk_agent *agent, struct pk_lane *lane, unsigned m
     return r;
 }
 
+/* A lane of the other kind comes in its place: its group is set again once that is there. */
+static int take_out_lane(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
+{
+    struct pk_group *group = pk_node_plane_group(&agent->plane, lane->fleet, lane->group);
+    int r = pk_lane_remove(agent, lane, err);
+    if (r < 0)
+        return r;
+    if (group != NULL)
+        group->working = false;
+    pk_node_plane_drop_lane(&agent->plane, lane);
+    pk_lane_free(lane);
+    return 0;
+}
+
 int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t **ret_json,
                            struct pk_error *err)
 {
     PK_LOCKED(agent);
     struct pk_lane *old = pk_node_plane_lane(&agent->plane, lane->key);
     int r;
+    if (old != NULL && old->is_inline != lane->is_inline) {
+        r = take_out_lane(agent, old, err);
+        if (r < 0) {
+            pk_lane_free(lane);
+            return r;
+        }
+        old = NULL;
+    }
     if (old == NULL) {
         r = put_new_lane(agent, lane, err);
         old = lane;

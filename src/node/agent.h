@@ -18,6 +18,7 @@ struct pk_agent {
     pthread_mutex_t lock; /* guards all below, and the above two */
     struct pk_plane plane;
     struct pk_broker *broker;
+    struct pk_prober *prober;
     size_t poll_next; /* the lane whose reader was looked for last */
 };
 

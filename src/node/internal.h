@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/paths.h"
 #include "broker/broker.h"
+#include "broker/inline.h"
 #include "node/targets.h"
 
 struct nl_sock;
@@ -34,7 +35,8 @@ struct pk_replay;
 /* The last part of pk_lane_netns_path(). */
 char *pk_lane_netns_name(const char *tag, const char *fleet, const char *group, unsigned index);
 /* "<tag><kind><8 hex digits of the key's hash>": 15 bytes, the kernel's limit. kind: 'l' a lane's
- * outer end, 't' a replay tap, 's' the end that a replay sends into. */
+ * outer end, 'i' the second one of an inline lane, 't' a replay tap, 's' the end that a replay
+ * sends into. */
 void pk_node_link_name(const char *tag, char kind, const char *key, char out[16]);
 /* A name that the kernel takes for an interface. */
 bool pk_node_is_interface_name(const char *text);
@@ -130,16 +132,25 @@ int pk_bpffs_unmount(const char *path, struct pk_error *err); /* not mounted is 
 bool pk_bpffs_mounted(const char *path);
 
 /* ---- plane.c: what is wanted, and its file ---- */
+/* An inline lane has a second veth pair: its tool copies packets from one to the other. */
+struct pk_lane_second {
+    char link_name[16];
+    unsigned outer_ifindex, inner_ifindex;
+    uint64_t answered[PK_SIDES]; /* probes, when its readers were seen first */
+};
+
 struct pk_lane {
     char *fleet, *group, *key; /* key: "fleet/group/index" */
     unsigned index;
     unsigned mtu; /* 0 = as large as its group's taps need */
+    bool is_inline;
     /* what there is */
     unsigned live_mtu;
     char *netns_path;
     char link_name[16];
     struct pk_netns netns;
     unsigned outer_ifindex, inner_ifindex;
+    struct pk_lane_second second; /* of an inline lane */
     bool attached; /* by this process, so that programs are renewed after an upgrade */
     bool working, reader;
     pk_nsec reader_since; /* a packet socket is there without a break since; 0 = there is none */
@@ -259,6 +270,16 @@ void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
 int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
 /* Detaches and puts the interface back as it was. */
 int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
+
+/* ---- inline.c ---- */
+int pk_inline_lane_attach(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
+/* Do packets get through the lane's tool, in both directions, since its readers were seen? */
+int pk_inline_lane_answers(struct pk_agent *agent, struct pk_lane *lane, bool *ret_answers,
+                           struct pk_error *err);
+/* Remembers what came back so far: what counts for the above comes later. */
+void pk_inline_lane_mark(struct pk_agent *agent, struct pk_lane *lane);
+/* Tells the prober which lanes there are. */
+void pk_inline_refresh_probes(struct pk_agent *agent);
 
 /* ---- inventory.c ---- */
 int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, struct pk_error *err);

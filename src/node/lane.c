@@ -13,8 +13,9 @@
 #include "base/time.h"
 #include "node/agent.h"
 
-#define INNER_NAME "tap0"
-#define MTU_LEAST  1500u /* of a lane that follows its taps */
+#define INNER_NAME  "tap0"
+#define SECOND_NAME "tap1" /* of an inline lane */
+#define MTU_LEAST   1500u  /* of a lane that follows its taps */
 
 static int ensure_netns(struct pk_lane *lane, struct pk_error *err)
 {
@@ -68,14 +69,15 @@ void pk_lanes_follow(struct pk_agent *agent, const struct pk_tap *tap)
     }
 }
 
-static int ensure_pair(struct pk_agent *agent, struct pk_lane *lane, struct pk_link *ret_outer,
-                       struct pk_link *ret_inner, struct pk_error *err)
+static int ensure_pair(struct pk_agent *agent, struct pk_lane *lane, const char *outer_name,
+                       const char *inner_name, struct pk_link *ret_outer, struct pk_link *ret_inner,
+                       struct pk_error *err)
 {
     unsigned mtu = wanted_mtu(agent, lane) + PK_NODE_MTU_ROOM;
-    int outer_r = pk_link_get(agent->nl, lane->link_name, ret_outer, err);
+    int outer_r = pk_link_get(agent->nl, outer_name, ret_outer, err);
     if (outer_r < 0 && outer_r != PK_E_NOTFOUND)
         return outer_r;
-    int inner_r = pk_link_get(lane->netns.nl, INNER_NAME, ret_inner, err);
+    int inner_r = pk_link_get(lane->netns.nl, inner_name, ret_inner, err);
     if (inner_r < 0 && inner_r != PK_E_NOTFOUND)
         return inner_r;
     if (outer_r == 0 && inner_r == 0 && is_our_pair(ret_outer, ret_inner))
@@ -83,23 +85,23 @@ static int ensure_pair(struct pk_agent *agent, struct pk_lane *lane, struct pk_l
 
     /* Half a pair, or a link that somebody put in its place. */
     lane->attached = false;
-    int r = pk_link_delete(agent->nl, lane->link_name, err);
+    int r = pk_link_delete(agent->nl, outer_name, err);
     if (r == 0)
-        r = pk_link_delete(lane->netns.nl, INNER_NAME, err);
+        r = pk_link_delete(lane->netns.nl, inner_name, err);
     if (r < 0)
         return r;
     char alias[160];
     (void)snprintf(alias, sizeof(alias), "picket lane %s", lane->key);
-    const struct pk_veth veth = { .name = lane->link_name,
+    const struct pk_veth veth = { .name = outer_name,
                                   .alias = alias,
-                                  .peer_name = INNER_NAME,
+                                  .peer_name = inner_name,
                                   .peer_netns_fd = lane->netns.fd,
                                   .mtu = mtu };
     r = pk_link_add_veth(agent->nl, &veth, err);
     if (r == 0)
-        r = pk_link_get(agent->nl, lane->link_name, ret_outer, err);
+        r = pk_link_get(agent->nl, outer_name, ret_outer, err);
     if (r == 0)
-        r = pk_link_get(lane->netns.nl, INNER_NAME, ret_inner, err);
+        r = pk_link_get(lane->netns.nl, inner_name, ret_inner, err);
     return r;
 }
 
@@ -113,7 +115,7 @@ static int ensure_settings(struct pk_agent *agent, struct pk_lane *lane,
     lane->live_mtu = wanted_mtu(agent, lane);
     unsigned mtu = lane->live_mtu + PK_NODE_MTU_ROOM;
     struct pk_link loopback;
-    int r = pk_link_ipv6_off(lane->link_name, err);
+    int r = pk_link_ipv6_off(outer->name, err);
     if (r == 0)
         r = pk_link_get(lane->netns.nl, "lo", &loopback, err);
     if (r == 0) /* some tools talk to themselves */
@@ -135,29 +137,48 @@ static int ensure_offloads(int ioctl_fd, const char *name, struct pk_error *err)
     return pk_offloads_set(ioctl_fd, name, on & PK_OFFLOADS_VETH, false, err);
 }
 
+static int attach(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
+{
+    return lane->is_inline ? pk_inline_lane_attach(agent, lane, err)
+                           : pk_broker_lane_add(agent->broker, lane->key, lane->outer_ifindex,
+                                                lane->netns.fd, INNER_NAME, err);
+}
+
 static int ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
 {
-    struct pk_link outer, inner;
+    const struct {
+        const char *outer, *inner;
+        unsigned *outer_ifindex, *inner_ifindex;
+    } pairs[] = {
+        { lane->link_name, INNER_NAME, &lane->outer_ifindex, &lane->inner_ifindex },
+        { lane->second.link_name, SECOND_NAME, &lane->second.outer_ifindex,
+          &lane->second.inner_ifindex },
+    };
+    size_t count = lane->is_inline ? 2 : 1;
     int r = ensure_netns(lane, err);
-    if (r == 0)
-        r = ensure_pair(agent, lane, &outer, &inner, err);
-    if (r == 0)
-        r = ensure_settings(agent, lane, &outer, &inner, err);
-    if (r < 0)
-        return r;
-    if (!lane->attached || lane->outer_ifindex != outer.ifindex ||
-        lane->inner_ifindex != inner.ifindex || !pk_broker_lane_intact(agent->broker, lane->key)) {
-        r = pk_broker_lane_add(agent->broker, lane->key, outer.ifindex, lane->netns.fd, INNER_NAME,
-                               err);
+    bool moved = false;
+    for (size_t i = 0; i < count && r == 0; i++) {
+        struct pk_link outer, inner;
+        r = ensure_pair(agent, lane, pairs[i].outer, pairs[i].inner, &outer, &inner, err);
+        if (r == 0)
+            r = ensure_settings(agent, lane, &outer, &inner, err);
         if (r < 0)
-            return r;
-        lane->attached = true;
+            break;
+        moved |=
+            *pairs[i].outer_ifindex != outer.ifindex || *pairs[i].inner_ifindex != inner.ifindex;
+        *pairs[i].outer_ifindex = outer.ifindex;
+        *pairs[i].inner_ifindex = inner.ifindex;
     }
-    lane->outer_ifindex = outer.ifindex;
-    lane->inner_ifindex = inner.ifindex;
-    r = ensure_offloads(lane->netns.ioctl_fd, INNER_NAME, err);
-    if (r == 0)
-        r = ensure_offloads(agent->ioctl_fd, lane->link_name, err);
+    if (r == 0 && (!lane->attached || moved || !pk_broker_lane_intact(agent->broker, lane->key))) {
+        lane->attached = false;
+        r = attach(agent, lane, err);
+        lane->attached = r == 0;
+    }
+    for (size_t i = 0; i < count && r == 0; i++) {
+        r = ensure_offloads(lane->netns.ioctl_fd, pairs[i].inner, err);
+        if (r == 0)
+            r = ensure_offloads(agent->ioctl_fd, pairs[i].outer, err);
+    }
     return r;
 }
 
@@ -183,6 +204,9 @@ int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
         first = 0;
     int r = pk_link_delete(agent->nl, lane->link_name, first < 0 ? NULL : err);
     first = first < 0 ? first : r;
+    if (lane->is_inline)
+        r = pk_link_delete(agent->nl, lane->second.link_name, first < 0 ? NULL : err);
+    first = first < 0 ? first : r;
     pk_netns_done(&lane->netns);
     r = pk_netns_remove(lane->netns_path, first < 0 ? NULL : err);
     lane->attached = lane->working = false;
@@ -198,19 +222,26 @@ int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
  */
 #define READER_SETTLES (1500 * PK_NSEC_PER_MS)
 
-static bool is_settled(struct pk_agent *agent, struct pk_lane *lane, bool reader)
+static int is_settled(struct pk_agent *agent, struct pk_lane *lane, bool reader, bool *ret_settled,
+                      struct pk_error *err)
 {
+    *ret_settled = false;
     if (!reader) {
         lane->reader_since = 0;
-        return false;
+        return 0;
     }
     pk_nsec now = pk_time_monotonic();
+    /* Open already: an agent before this one saw it settle. */
+    bool open = pk_broker_lane_reader(agent->broker, lane->key);
     if (lane->reader_since == 0) {
-        /* Open already: an agent before this one saw it settle. */
-        bool open = pk_broker_lane_reader(agent->broker, lane->key);
         lane->reader_since = open ? now - READER_SETTLES : now;
+        pk_inline_lane_mark(agent, lane);
     }
-    return now - lane->reader_since >= READER_SETTLES;
+    /* An inline tool need not be guessed about: it reads when it sends. */
+    if (lane->is_inline && !open)
+        return pk_inline_lane_answers(agent, lane, ret_settled, err);
+    *ret_settled = lane->is_inline || now - lane->reader_since >= READER_SETTLES;
+    return 0;
 }
 
 void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
@@ -220,8 +251,10 @@ void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
     if (!lane->working || lane->netns.packet_fd < 0)
         return;
     int r = pk_netns_has_reader(&lane->netns, lane->inner_ifindex, &reader, &err);
+    if (r == 0 && reader && lane->is_inline)
+        r = pk_netns_has_reader(&lane->netns, lane->second.inner_ifindex, &reader, &err);
     if (r == 0)
-        reader = is_settled(agent, lane, reader);
+        r = is_settled(agent, lane, reader, &reader, &err);
     /* Told every time: it costs one map update, and a lane made anew starts without. */
     if (r == 0)
         r = pk_broker_lane_set_reader(agent->broker, lane->key, reader, &err);

@@ -54,6 +54,7 @@ int pk_lane_new(const char *tag, const char *fleet, const char *group, unsigned 
     if (lane->fleet == NULL || lane->group == NULL || lane->key == NULL || lane->netns_path == NULL)
         return pk_no_memory(err);
     pk_node_link_name(tag, 'l', lane->key, lane->link_name);
+    pk_node_link_name(tag, 'i', lane->key, lane->second.link_name);
     *ret_lane = PK_TAKE(lane);
     return 0;
 }
@@ -324,7 +325,7 @@ static int check_named(const char *what, const json_t *object, const char *key,
 int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigned index,
                   const json_t *body, struct pk_lane **ret_lane, struct pk_error *err)
 {
-    static const char *const keys[] = { "mtu" };
+    static const char *const keys[] = { "mtu", "inline" };
     uint64_t mtu = 0;
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -337,7 +338,14 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
         r = pk_check_uint("lane", body, "mtu", 0, PK_NODE_MTU_MAX, 1500, &mtu, err);
     if (r == 0 && mtu != 0) /* 0: as large as its group's taps need */
         r = pk_check_uint("lane", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 0, &mtu, err);
-    return r < 0 ? r : pk_lane_new(tag, fleet, group, index, (unsigned)mtu, ret_lane, err);
+    const json_t *is_inline = json_object_get(body, "inline");
+    if (r == 0 && is_inline != NULL && !json_is_boolean(is_inline))
+        r = pk_fail(err, PK_E_INVALID, "lane: 'inline' must be true or false");
+    if (r == 0)
+        r = pk_lane_new(tag, fleet, group, index, (unsigned)mtu, ret_lane, err);
+    if (r == 0)
+        (*ret_lane)->is_inline = json_is_true(is_inline);
+    return r;
 }
 
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
@@ -672,8 +680,9 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
     for (size_t i = 0; i < plane->lane_count; i++) {
         const struct pk_lane *lane = plane->lanes[i];
         bad |= json_array_append_new(
-            lanes, json_pack("{s:s,s:s,s:i,s:{s:i}}", "fleet", lane->fleet, "group", lane->group,
-                             "index", (int)lane->index, "spec", "mtu", (int)lane->mtu));
+            lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*}}", "fleet", lane->fleet, "group",
+                             lane->group, "index", (int)lane->index, "spec", "mtu", (int)lane->mtu,
+                             "inline", lane->is_inline ? json_true() : NULL));
     }
     for (size_t i = 0; i < plane->group_count; i++) {
         const struct pk_group *group = plane->groups[i];
