@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -83,8 +84,13 @@ int pk_prober_start(uint64_t token, struct pk_prober **ret_prober, struct pk_err
         sys = pthread_mutex_init(&prober->lock, NULL);
     prober->has_locks = sys == 0;
     (void)pthread_condattr_destroy(&attributes);
+    /* The agent's signals are for its loop, which may come later. */
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     if (sys == 0)
         sys = pthread_create(&prober->thread, NULL, run, prober);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (sys != 0)
         return pk_fail_errno(err, sys, "cannot start a thread");
     prober->runs = true;
