@@ -82,15 +82,20 @@ struct pk_http_server_options {
     const char *socket_path; /* unix socket, or NULL; an old one is replaced if nobody listens */
     mode_t socket_mode;
     gid_t socket_gid;    /* (gid_t)-1 = leave */
-    const char *address; /* "127.0.0.1" with port, or NULL. TCP always needs TLS: */
+    const char *address; /* "127.0.0.1" with port, or NULL. TCP needs TLS: */
     uint16_t port;
     const char *cert_file, *key_file; /* PEM */
+    bool clear;                       /* or goes without: for routes that are public anyway */
     size_t max_body;                  /* 0 = 8 MiB; larger requests get 413 */
     unsigned max_connections;         /* 0 = 256 */
     /* Asked before every route that is not public. 0 = go on. */
     int (*authorise)(void *arg, const struct pk_http_peer *peer, const char *method,
                      const char *path, struct pk_error *err);
 };
+/* "127.0.0.1:7443", "[::1]:7443"; with a default host also ":7443" and "7443". option is for the
+ * error. */
+int pk_http_parse_listen(const char *option, const char *text, const char *default_host,
+                         char *ret_address, size_t size, uint16_t *ret_port, struct pk_error *err);
 int pk_http_server_start(const struct pk_http_server_options *options,
                          struct pk_http_server **ret_server, struct pk_error *err);
 uint16_t pk_http_server_port(const struct pk_http_server *server); /* as bound; 0 without TCP */

@@ -35,7 +35,7 @@
 
 struct pk_http_server {
     struct pk_http_server_options options; /* strings are not kept */
-    struct MHD_Daemon *unix_daemon, *tls_daemon;
+    struct MHD_Daemon *unix_daemon, *tcp_daemon;
     char *socket_path;
     ino_t socket_inode;
     uint16_t port;
@@ -436,7 +436,7 @@ static enum MHD_Result on_unix(void *cls, struct MHD_Connection *connection, con
     return on_access(cls, connection, true, path, method, data, len, state);
 }
 
-static enum MHD_Result on_tls(void *cls, struct MHD_Connection *connection, const char *path,
+static enum MHD_Result on_tcp(void *cls, struct MHD_Connection *connection, const char *path,
                               const char *method, const char *version, const char *data,
                               size_t *len, void **state)
 {
@@ -592,6 +592,34 @@ static int listen_tcp(const struct pk_http_server_options *options, int *ret_fd,
     return 0;
 }
 
+int pk_http_parse_listen(const char *option, const char *text, const char *default_host,
+                         char *ret_address, size_t size, uint16_t *ret_port, struct pk_error *err)
+{
+    const char *colon = strrchr(text, ':');
+    uint64_t port = 0;
+    size_t len = colon == NULL ? 0 : (size_t)(colon - text);
+    const char *start = text, *number = colon == NULL ? text : colon + 1;
+    bool bracketed = len >= 2 && text[0] == '[' && text[len - 1] == ']';
+    if (bracketed) {
+        start++;
+        len -= 2;
+    }
+    bool plain = bracketed || memchr(start, ':', len) == NULL;
+    if (len == 0 && default_host != NULL && !bracketed) {
+        start = default_host;
+        len = strlen(default_host);
+    }
+    if (len == 0 || len >= size || !plain || pk_parse_u64(number, &port, NULL) < 0 || port < 1 ||
+        port > UINT16_MAX) {
+        (void)pk_fail(err, PK_E_USAGE, "%s: '%.80s' is not ADDRESS:PORT", option, text);
+        return pk_hint(err, "for example %s 127.0.0.1:7443 or %s '[::1]:7443'", option, option);
+    }
+    memcpy(ret_address, start, len);
+    ret_address[len] = '\0';
+    *ret_port = (uint16_t)port;
+    return 0;
+}
+
 /* Takes fd. Threads of libmicrohttpd inherit the mask: signals are for the main loop. */
 static struct MHD_Daemon *start_daemon(struct pk_http_server *server, int fd,
                                        MHD_AccessHandlerCallback handler, bool tls)
@@ -633,6 +661,18 @@ static int start_unix(struct pk_http_server *server, struct pk_error *err)
     return 0;
 }
 
+static int start_clear(struct pk_http_server *server, struct pk_error *err)
+{
+    int fd = -1;
+    int r = listen_tcp(&server->options, &fd, &server->port, err);
+    if (r < 0)
+        return r;
+    server->tcp_daemon = start_daemon(server, fd, on_tcp, false);
+    if (server->tcp_daemon == NULL)
+        return pk_fail(err, PK_E_IO, "cannot start the server on %s", server->options.address);
+    return 0;
+}
+
 static int start_tls(struct pk_http_server *server, struct pk_error *err)
 {
     const struct pk_http_server_options *options = &server->options;
@@ -650,8 +690,8 @@ static int start_tls(struct pk_http_server *server, struct pk_error *err)
         r = listen_tcp(options, &fd, &server->port, err);
     if (r < 0)
         return r;
-    server->tls_daemon = start_daemon(server, fd, on_tls, true);
-    if (server->tls_daemon == NULL) {
+    server->tcp_daemon = start_daemon(server, fd, on_tcp, true);
+    if (server->tcp_daemon == NULL) {
         pk_fail(err, PK_E_INVALID, "cannot start the server with certificate %s and key %s",
                 options->cert_file, options->key_file);
         pk_hint(err, "check that both are PEM and belong together");
@@ -677,7 +717,7 @@ int pk_http_server_start(const struct pk_http_server_options *options,
     if (options->socket_path != NULL)
         r = start_unix(server, err);
     if (r == 0 && options->address != NULL)
-        r = start_tls(server, err);
+        r = options->clear ? start_clear(server, err) : start_tls(server, err);
     if (r < 0)
         return r;
     *ret_server = PK_TAKE(server);
@@ -700,8 +740,8 @@ void pk_http_server_stop(struct pk_http_server *server)
         (void)unlink(server->socket_path);
     if (server->unix_daemon != NULL)
         MHD_stop_daemon(server->unix_daemon);
-    if (server->tls_daemon != NULL)
-        MHD_stop_daemon(server->tls_daemon);
+    if (server->tcp_daemon != NULL)
+        MHD_stop_daemon(server->tcp_daemon);
     pk_free(server->socket_path);
     pk_free(server->cert);
     pk_free(server->key);

@@ -273,6 +273,7 @@ static const struct {
     { "PICKET_CA_FILE", "PEM file of the authority that signed the server's certificate" },
     { "PICKET_CATALOG", "folder of packages, in place of the installed ones" },
     { "PICKET_DUCKDB", "libduckdb.so to load, in place of the one beside the program" },
+    { "PICKET_METRICS", "ADDRESS:PORT of the agent's metrics, as 'picket node --metrics'" },
     { "PICKET_REGISTRY", "HOST[:PORT] of the registry of base images, or none" },
     { "PICKET_DEBIAN_MIRROR", "URI of the Debian mirror that images are built from" },
     { "PICKET_DEBIAN_SECURITY_MIRROR", "the same for security updates" },

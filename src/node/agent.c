@@ -15,6 +15,8 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/time.h"
+#include "node/metrics.h"
 #include "node/probe.h"
 #include "node/replay.h"
 #include "packet/flow.h"
@@ -42,6 +44,7 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
     if (agent == NULL)
         return pk_no_memory(err);
     agent->paths = *paths;
+    agent->started_at = pk_time_now();
     agent->ioctl_fd = -1;
     int sys = pthread_mutex_init(&agent->lock, NULL);
     if (sys != 0)
@@ -126,6 +129,7 @@ static int group_ensure(struct pk_agent *agent, struct pk_group *group, struct p
 void pk_agent_sweep(struct pk_agent *agent)
 {
     PK_LOCKED(agent);
+    pk_nsec begun = pk_time_monotonic();
     char before[200];
     for (size_t i = 0; i < agent->plane.lane_count; i++) {
         struct pk_lane *lane = agent->plane.lanes[i];
@@ -148,6 +152,8 @@ void pk_agent_sweep(struct pk_agent *agent)
         (void)pk_tap_ensure(agent, tap, &err);
         tell("tap", tap->key, before, tap->detail, &err);
     }
+    agent->sweeps++;
+    agent->sweep_time += pk_time_monotonic() - begun;
 }
 
 void pk_agent_poll_readers(struct pk_agent *agent)
@@ -808,4 +814,23 @@ int pk_agent_inventory(struct pk_agent *agent, json_t **ret_json, struct pk_erro
 {
     PK_LOCKED(agent);
     return pk_node_inventory(agent->nl, agent->paths.tag, ret_json, err);
+}
+
+int pk_agent_metrics(struct pk_agent *agent, struct pk_buf *buf, struct pk_error *err)
+{
+    PK_JSON plane = NULL;
+    int r = pk_agent_plane(agent, &plane, err);
+    if (r < 0)
+        return r;
+    struct pk_metrics_agent facts;
+    {
+        PK_LOCKED(agent);
+        facts = (struct pk_metrics_agent){
+            .start_time = (double)agent->started_at / (double)PK_NSEC_PER_SEC,
+            .sweep_seconds = (double)agent->sweep_time / (double)PK_NSEC_PER_SEC,
+            .sweeps = agent->sweeps,
+        };
+    }
+    r = pk_metrics_write(plane, &facts, buf);
+    return r < 0 ? pk_fail(err, r, "the metrics do not fit") : 0;
 }

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/buf.h"
 #include "base/loop.h"
 #include "node/internal.h"
 #include "node/node.h"
@@ -19,7 +20,9 @@ struct pk_agent {
     struct pk_plane plane;
     struct pk_broker *broker;
     struct pk_prober *prober;
-    size_t poll_next; /* the lane whose reader was looked for last */
+    size_t poll_next;               /* the lane whose reader was looked for last */
+    pk_nsec started_at, sweep_time; /* wall clock; all sweeps together */
+    uint64_t sweeps;
 };
 
 int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, struct pk_error *err);
@@ -37,6 +40,8 @@ void pk_agent_poll_readers(struct pk_agent *agent);
  */
 void pk_agent_remove_strays(struct pk_agent *agent);
 int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *err);
+/* The text of GET /metrics. */
+int pk_agent_metrics(struct pk_agent *agent, struct pk_buf *buf, struct pk_error *err);
 int pk_agent_inventory(struct pk_agent *agent, json_t **ret_json, struct pk_error *err);
 /* The thing is the call's to keep, in any case. */
 int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t **ret_json,
@@ -60,5 +65,8 @@ int pk_agent_replay_stop(struct pk_agent *agent, const char *fleet, const char *
 struct pk_http_server;
 int pk_node_api_start(struct pk_agent *agent, gid_t socket_gid, struct pk_http_server **ret_server,
                       struct pk_error *err);
+/* Metrics alone, in clear, for who reaches the address: "127.0.0.1:9433", "9433". */
+int pk_node_metrics_start(struct pk_agent *agent, const char *listen,
+                          struct pk_http_server **ret_server, struct pk_error *err);
 
 #endif

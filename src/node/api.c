@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "node/agent.h"
+#include "node/metrics.h"
 
 static int reply(struct pk_http_request *request, json_t *json, struct pk_error *err)
 {
@@ -31,6 +32,13 @@ static int get_plane(void *arg, struct pk_http_request *request, struct pk_error
     json_t *json = NULL;
     int r = pk_agent_plane(arg, &json, err);
     return r < 0 ? r : reply(request, json, err);
+}
+
+static int get_metrics(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    PK_CLEANUP(pk_buf_done) struct pk_buf text = PK_BUF_INIT(PK_METRICS_MAX);
+    int r = pk_agent_metrics(arg, &text, err);
+    return r < 0 ? r : pk_http_reply(request, 200, PK_METRICS_TYPE, text.data, text.len);
 }
 
 static int delete_plane(void *arg, struct pk_http_request *request, struct pk_error *err)
@@ -155,6 +163,7 @@ static const struct pk_http_route routes[] = {
     { "GET", "/v1/node", get_node, 0 },
     { "GET", "/v1/plane", get_plane, 0 },
     { "DELETE", "/v1/plane", delete_plane, 0 },
+    { "GET", "/metrics", get_metrics, 0 },
     { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}", put_lane, 0 },
     { "DELETE", "/v1/fleets/{fleet}/lanes/{group}/{index}", delete_lane, 0 },
     { "PUT", "/v1/fleets/{fleet}/groups/{group}", put_group, 0 },
@@ -203,4 +212,26 @@ int pk_node_api_start(struct pk_agent *agent, gid_t socket_gid, struct pk_http_s
         .authorise = for_group ? authorise_group : authorise_owner,
     };
     return pk_http_server_start(&options, ret_server, err);
+}
+
+int pk_node_metrics_start(struct pk_agent *agent, const char *listen,
+                          struct pk_http_server **ret_server, struct pk_error *err)
+{
+    static const struct pk_http_route metrics_routes[] = {
+        { "GET", "/metrics", get_metrics, PK_ROUTE_PUBLIC },
+    };
+    char address[64];
+    struct pk_http_server_options options = {
+        .routes = metrics_routes,
+        .route_count = PK_ARRAY_SIZE(metrics_routes),
+        .arg = agent,
+        .address = address,
+        .clear = true,
+        .max_body = 4096,
+        .max_connections = 16,
+        .authorise = authorise_group, /* asked for no route */
+    };
+    int r = pk_http_parse_listen("--metrics", listen, "127.0.0.1", address, sizeof(address),
+                                 &options.port, err);
+    return r < 0 ? r : pk_http_server_start(&options, ret_server, err);
 }

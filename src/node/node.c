@@ -121,7 +121,8 @@ static int watch_links(struct daemon *daemon, struct pk_error *err)
                           daemon, NULL, err);
 }
 
-static int run_loop(struct daemon *daemon, gid_t socket_gid, struct pk_error *err)
+static int run_loop(struct daemon *daemon, const struct pk_node_options *options,
+                    struct pk_error *err)
 {
     /* Signals first: threads made later inherit that they are blocked. */
     int r = pk_loop_add_signal(daemon->loop, SIGTERM, on_signal, daemon, NULL, err);
@@ -138,7 +139,10 @@ static int run_loop(struct daemon *daemon, gid_t socket_gid, struct pk_error *er
     pk_log(PK_LOG_INFO, AREA, "agent %s runs: %zu taps, %zu lanes", PICKET_VERSION,
            daemon->agent->plane.tap_count, daemon->agent->plane.lane_count);
     PK_CLEANUP(pk_http_server_stop_p) struct pk_http_server *server = NULL;
-    r = pk_node_api_start(daemon->agent, socket_gid, &server, err);
+    PK_CLEANUP(pk_http_server_stop_p) struct pk_http_server *metrics = NULL;
+    r = pk_node_api_start(daemon->agent, options->socket_gid, &server, err);
+    if (r == 0 && options->metrics != NULL)
+        r = pk_node_metrics_start(daemon->agent, options->metrics, &metrics, err);
     if (r == 0)
         r = pk_loop_add_timer(daemon->loop, SWEEP_EVERY, SWEEP_EVERY, sweep, daemon, NULL, err);
     if (r == 0)
@@ -168,7 +172,7 @@ int pk_node_run(const struct pk_node_options *options, struct pk_error *err)
     if (r < 0)
         return r;
     struct daemon daemon = { .agent = agent, .loop = loop };
-    r = run_loop(&daemon, options->socket_gid, err);
+    r = run_loop(&daemon, options, err);
     pk_nl_close(daemon.events);
     return r;
 }

@@ -41,6 +41,7 @@
  *      "elapsedMs","error":text|null, and where it applies "hint","stopped":true}
  * DELETE /v1/fleets/{fleet}/taps/{tap}/replay   stops it; answers as GET
  * DELETE /v1/plane   everything of this instance goes
+ * GET /metrics   all counters as OpenMetrics text (docs/reference/metrics.md)
  *
  * All calls are idempotent. PUT answers when the thing works; a call that fails leaves what was.
  */
@@ -56,7 +57,8 @@
 
 struct pk_node_options {
     struct pk_paths paths;
-    gid_t socket_gid; /* (gid_t)-1 = root only */
+    gid_t socket_gid;    /* (gid_t)-1 = root only */
+    const char *metrics; /* "127.0.0.1:9433": GET /metrics there too, in clear; NULL = not */
 };
 /* The daemon: runs until SIGTERM or SIGINT, leaves the plane running. */
 int pk_node_run(const struct pk_node_options *options, struct pk_error *err);

@@ -86,31 +86,6 @@ static int find_group(const char *name, gid_t *ret_gid, struct pk_error *err)
     return 0;
 }
 
-/* "127.0.0.1:7443" or "[::1]:7443". */
-static int split_listen(const char *listen, char *ret_address, size_t size, uint16_t *ret_port,
-                        struct pk_error *err)
-{
-    const char *colon = strrchr(listen, ':');
-    uint64_t port = 0;
-    size_t len = colon == NULL ? 0 : (size_t)(colon - listen);
-    const char *start = listen;
-    bool bracketed = len >= 2 && listen[0] == '[' && listen[len - 1] == ']';
-    if (bracketed) {
-        start++;
-        len -= 2;
-    }
-    bool plain = bracketed || memchr(start, ':', len) == NULL;
-    if (len == 0 || len >= size || !plain || pk_parse_u64(colon + 1, &port, NULL) < 0 || port < 1 ||
-        port > UINT16_MAX) {
-        (void)pk_fail(err, PK_E_USAGE, "--listen: '%.80s' is not ADDRESS:PORT", listen);
-        return pk_hint(err, "for example --listen 127.0.0.1:7443 or --listen '[::1]:7443'");
-    }
-    memcpy(ret_address, start, len);
-    ret_address[len] = '\0';
-    *ret_port = (uint16_t)port;
-    return 0;
-}
-
 static int start_http(struct pk_serve *serve, struct pk_error *err)
 {
     const struct pk_serve_options *options = serve->options;
@@ -133,7 +108,8 @@ static int start_http(struct pk_serve *serve, struct pk_error *err)
     };
     char address[64];
     if (options->listen != NULL) {
-        int r = split_listen(options->listen, address, sizeof(address), &http.port, err);
+        int r = pk_http_parse_listen("--listen", options->listen, NULL, address, sizeof(address),
+                                     &http.port, err);
         if (r < 0)
             return r;
         http.address = address;
