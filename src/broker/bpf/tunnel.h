@@ -86,9 +86,11 @@ static __noinline int tunnel_open(struct xdp_md *ctx, __u32 tap)
             return 0;
         }
     }
-    pk_tunnel_begin(parser, (const struct pk_tunnel_rules *)&tunnel, size);
+    const struct pk_tunnel_rules *rules = (const struct pk_tunnel_rules *)&tunnel;
+    asm volatile("" : "+r"(rules)); /* or clang takes them for the zeros that they are here */
+    pk_tunnel_begin(parser, rules, size);
     (void)pk_parse_headers(parser);
-    __u32 verdict = pk_tunnel_judge(parser, (const struct pk_tunnel_rules *)&tunnel);
+    __u32 verdict = pk_tunnel_judge(parser, rules);
     if (verdict == PK_TUNNEL_LATER && !tunnel_knows_fragment(parser, tap))
         verdict = PK_TUNNEL_OTHER;
     if (verdict == PK_TUNNEL_OTHER || verdict == PK_TUNNEL_BAD) {
