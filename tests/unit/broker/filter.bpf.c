@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/* pk_filter_mask() alone, as a tap's program calls it. */
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "broker/bpf/filter.h"
+#include "packet/parse.h"
+
+__u32 channel;
+__u64 mask;
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct pk_parser);
+} parsers SEC(".maps");
+
+SEC("xdp.frags")
+int filter_probe(struct xdp_md *ctx)
+{
+    __u32 zero = 0, size = (__u32)bpf_xdp_get_buff_len(ctx), part = size;
+    struct pk_parser *parser = bpf_map_lookup_elem(&parsers, &zero);
+    if (!parser)
+        return XDP_DROP;
+    if (part > PK_PARSE_WINDOW)
+        part = PK_PARSE_WINDOW;
+    asm volatile("" : "+r"(part));
+    if (part < 1 || part > PK_PARSE_WINDOW || bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0)
+        return XDP_DROP;
+    pk_parse(parser, size, PK_HASH_FLOW);
+    mask = pk_filter_mask(parser, size, channel);
+    return XDP_PASS;
+}
+
+/* Another function behind, which must be found where it was. */
+SEC("xdp.frags")
+int filter_none(struct xdp_md *ctx)
+{
+    (void)ctx;
+    return XDP_PASS;
+}
+
+char _license[] SEC("license") = "GPL";
