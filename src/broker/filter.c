@@ -367,8 +367,8 @@ static void put_expression(struct emitter *emitter, const struct pk_filter *filt
 #define FLOW(field) (offsetof(struct pk_parser, flow) + offsetof(struct pk_flow, field))
 
 /* Goes to found if the address at the offset has the prefix, else on. */
-static void put_prefix(struct emitter *emitter, const struct pk_prefix *prefix, size_t address,
-                       uint32_t found)
+static void put_prefix(struct emitter *emitter, const struct pk_filter_prefix *prefix,
+                       size_t address, uint32_t found)
 {
     uint32_t net[4], mask[4], other = new_label(emitter);
     memcpy(net, prefix->net, sizeof net);
@@ -395,7 +395,7 @@ static void put_prefixes(struct emitter *emitter, const struct pk_filter *filter
         put_if(emitter, BPF_JNE, T, families[f], other);
         bool all = false;
         for (size_t i = 0; i < filter->prefix_count && !all; i++) {
-            const struct pk_prefix *prefix = &filter->prefixes[i];
+            const struct pk_filter_prefix *prefix = &filter->prefixes[i];
             if (prefix->family != families[f])
                 continue;
             all = prefix->bits == 0;
