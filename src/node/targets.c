@@ -11,11 +11,14 @@
 #include "base/prefix.h"
 #include "base/str.h"
 #include "node/internal.h"
+#include "packet/filter.h"
 
 void pk_targets_done(struct pk_targets *targets)
 {
-    for (size_t i = 0; i < targets->target_count; i++)
+    for (size_t i = 0; i < targets->target_count; i++) {
         pk_free((char *)(uintptr_t)targets->target_list[i].group_key);
+        pk_filter_free((struct pk_filter *)(uintptr_t)targets->target_list[i].filter);
+    }
     for (size_t i = 0; i < targets->tenant_count; i++) {
         const struct pk_broker_tenant *tenant = &targets->tenant_list[i];
         pk_free((void *)(uintptr_t)tenant->vlans);
@@ -317,14 +320,12 @@ static int parse_group(const char *fleet, const json_t *from, struct pk_targets 
                        struct pk_error *err)
 {
     static const char *const keys[] = { "name", "tenant", "filter" };
-    const char *name = NULL, *tenant = NULL, *filter = NULL;
+    const char *name = NULL, *tenant = NULL;
     int r = pk_check_keys("group", from, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
         r = get_name(from, targets->groups, "group", &name, err);
     if (r == 0)
         r = get_text(from, "tenant", PK_NODE_NAME_MAX, &tenant, err);
-    if (r == 0)
-        r = get_text(from, "filter", PK_NODE_FILTER_MAX, &filter, err);
     if (r < 0)
         return r;
     if (tenant != NULL && find(targets->tenants, tenant) == NULL)
@@ -335,13 +336,20 @@ static int parse_group(const char *fleet, const json_t *from, struct pk_targets 
     if (same >= PK_BROKER_TARGETS_MAX)
         return pk_fail(err, PK_E_INVALID, "more than %u groups of one tenant",
                        PK_BROKER_TARGETS_MAX);
-    json_t *to = json_pack("{s:s,s:s*,s:s*}", "name", name, "tenant", tenant, "filter", filter);
+    const json_t *filter = json_object_get(from, "filter");
+    json_t *to = json_pack("{s:s,s:s*,s:O*}", "name", name, "tenant", tenant, "filter", filter);
     if (json_array_append_new(targets->groups, to) < 0)
         return pk_no_memory(err);
     struct pk_broker_target *target = &targets->target_list[targets->target_count++];
     target->tenant = json_string_value(json_object_get(to, "tenant"));
     target->group_key = pk_asprintf("%s/%s", fleet, name);
-    return target->group_key != NULL ? 0 : pk_no_memory(err);
+    if (target->group_key == NULL)
+        return pk_no_memory(err);
+    struct pk_filter *compiled = NULL;
+    if (filter != NULL && (r = pk_filter_compile(filter, &compiled, NULL, err)) < 0)
+        return pk_wrap(err, "group %s", name);
+    target->filter = compiled;
+    return 0;
 }
 
 static int parse_groups(const char *fleet, const json_t *body, struct pk_targets *targets,

@@ -10,7 +10,6 @@
 #include "broker/broker.h"
 
 #define PK_NODE_SELECTORS_MAX 4096u /* of all tenants of a tap */
-#define PK_NODE_FILTER_MAX    4096u /* bytes of a filter's text */
 
 struct pk_targets {
     /* As the API has them (node.h), in canonical notation; arrays. */

@@ -153,9 +153,14 @@ static int take_ops(struct pk_filter *filter, const struct pk_filter_op *ops, si
     return 0;
 }
 
-static int take_expression(struct pk_filter *filter, const char *text, unsigned *ret_column,
+static int take_expression(struct pk_filter *filter, const json_t *value, unsigned *ret_column,
                            struct pk_error *err)
 {
+    const char *text = json_string_value(value);
+    if (strlen(text) != json_string_length(value)) {
+        (void)pk_fail(err, PK_E_INVALID, "the filter has a byte of value 0 in it");
+        return pk_hint(err, "remove what does not belong to the expression");
+    }
     PK_CLEANUP(pk_free_p) struct pk_filter_op *ops = NULL;
     size_t count = 0;
     int r = pk_filter_expression(text, &ops, &count, ret_column, err);
@@ -358,7 +363,7 @@ static int take_object(struct pk_filter *filter, const json_t *value, struct pk_
                 pk_fail(err, PK_E_INVALID, "\"expression\" of a filter is text");
                 return pk_hint(err, "write it in quotation marks");
             }
-            r = take_expression(filter, json_string_value(member), &column, err);
+            r = take_expression(filter, member, &column, err);
             if (r < 0)
                 fault_at(fault, "expression", 0, column);
         } else {
@@ -391,7 +396,7 @@ int pk_filter_compile(const json_t *value, struct pk_filter **ret_filter,
     int r;
     if (json_is_string(value)) {
         fault.key = "expression";
-        r = take_expression(filter, json_string_value(value), &fault.column, err);
+        r = take_expression(filter, value, &fault.column, err);
         if (r >= 0) {
             filter->text = pk_strdup(json_string_value(value));
             if (filter->text == NULL)

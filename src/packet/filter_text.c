@@ -280,12 +280,25 @@ static int fail_compile(const char *text, const char *message, unsigned *ret_col
     else if (column > strlen(text))
         pk_fail(err, PK_E_INVALID, "the filter cannot be compiled: %s: it ends too early", message);
     else
-        pk_fail(err, PK_E_INVALID, "the filter cannot be compiled: %s at '%.24s'", message,
-                text + column - 1);
+        pk_fail(err, PK_E_INVALID, "the filter cannot be compiled: %s at '%.*s'", message,
+                (int)PK_MIN(24, strcspn(text + column - 1, "\t\r\n")), text + column - 1);
     if (strstr(message, "rejects all packets") != NULL)
         return pk_hint(err, "no packet can be all that it asks for at once: is an 'and' to be an "
                             "'or'?");
     return pk_hint(err, "it is written as for tcpdump: 'man pcap-filter'");
+}
+
+/* Messages repeat what is wrong: they are to be printable. */
+static int check_characters(const char *text, unsigned *ret_column, struct pk_error *err)
+{
+    for (const char *at = text; *at != '\0'; at++) {
+        if ((*at >= ' ' && *at < 0x7f) || strchr("\t\r\n", *at) != NULL)
+            continue;
+        *ret_column = (unsigned)(at - text) + 1;
+        pk_fail(err, PK_E_INVALID, "the filter has a character that no expression has");
+        return pk_hint(err, "write it in ASCII, as for tcpdump: 'man pcap-filter'");
+    }
+    return 0;
 }
 
 int pk_filter_expression(const char *text, struct pk_filter_op **ret_ops, size_t *ret_count,
@@ -301,7 +314,9 @@ int pk_filter_expression(const char *text, struct pk_filter_op **ret_ops, size_t
         pk_fail(err, PK_E_INVALID, "the filter is empty");
         return pk_hint(err, "leave it out to let everything pass");
     }
-    int r = check_words(text, ret_column, err);
+    int r = check_characters(text, ret_column, err);
+    if (r >= 0)
+        r = check_words(text, ret_column, err);
     if (r < 0)
         return r;
     struct bpf_program program;

@@ -119,7 +119,7 @@ static json_t *groups_of_tap(const struct pk_fleet_spec *fleet, const char *tap)
     qsort(groups, count, sizeof(*groups), compare_names);
     for (size_t i = 0; i < count; i++)
         if (json_array_append_new(list,
-                                  json_pack("{s:s,s:s*,s:s*}", "name", groups[i]->name, "tenant",
+                                  json_pack("{s:s,s:s*,s:O*}", "name", groups[i]->name, "tenant",
                                             groups[i]->tenant, "filter", groups[i]->filter)) < 0)
             return NULL;
     return PK_TAKE(list);

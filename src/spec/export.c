@@ -59,7 +59,8 @@ static json_t *default_json(const struct pk_field *field, const struct pk_node *
 
 static bool has_default(const struct pk_field *field)
 {
-    return field->init != NULL || field->derive != NULL || field->type == PK_FIELD_OBJECT;
+    return field->init != NULL || field->derive != NULL ||
+           (field->type == PK_FIELD_OBJECT && !(field->flags & PK_FIELD_OR_TEXT));
 }
 
 static bool is_inline_list(const struct pk_field *field)
@@ -253,7 +254,8 @@ static json_t *row_schema(const struct pk_table *table, size_t row)
         (void)set(schema, "enum", choice_list(field));
         break;
     case PK_FIELD_OBJECT:
-        (void)set(schema, "type", json_pack("[ss]", "object", "null"));
+        (void)set(schema, "type",
+                  json_pack("[ss]", "object", field->flags & PK_FIELD_OR_TEXT ? "string" : "null"));
         break;
     }
     if (field->init != NULL && field->type != PK_FIELD_MAP)

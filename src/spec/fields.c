@@ -112,7 +112,8 @@ char *pk_field_expects(const struct pk_field *field, char *out, size_t size)
     switch (field->type) {
     case PK_FIELD_MAP:
     case PK_FIELD_OBJECT:
-        (void)snprintf(out, size, "a map (keys and values)");
+        (void)snprintf(out, size, "%sa map (keys and values)",
+                       field->flags & PK_FIELD_OR_TEXT ? "text or " : "");
         break;
     case PK_FIELD_LIST:
         (void)snprintf(out, size, "a list");
@@ -642,7 +643,7 @@ static void read_default(struct reader *reader, size_t row, const struct pk_node
                (field + 1)->type == PK_FIELD_MAP) {
         read_map(reader, row + 1, NULL, base, where);
     } else if (field->type == PK_FIELD_OBJECT) {
-        json_t **to = slot(base, field->at);
+        json_t **to = field->flags & PK_FIELD_OR_TEXT ? NULL : slot(base, field->at);
         if (to != NULL && (*to = json_object()) == NULL)
             reader->no_memory = true;
     } else if (node.text != NULL) {
@@ -698,11 +699,12 @@ static void read_node(struct reader *reader, size_t row, const struct pk_node *n
             wrong_type(reader, field, node, where);
         break;
     case PK_FIELD_OBJECT:
-        if (node->kind == PK_NODE_MAP) {
+        if (node->kind == PK_NODE_MAP ||
+            (node->kind == PK_NODE_STRING && (field->flags & PK_FIELD_OR_TEXT))) {
             json_t **to = slot(base, field->at);
             if (to != NULL && (*to = pk_node_to_json(node)) == NULL)
                 reader->no_memory = true;
-        } else if (node->kind == PK_NODE_NULL) {
+        } else if (node->kind == PK_NODE_NULL && !(field->flags & PK_FIELD_OR_TEXT)) {
             read_default(reader, row, around, base, where);
         } else {
             wrong_type(reader, field, node, where);

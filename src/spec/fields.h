@@ -32,6 +32,7 @@ enum pk_field_type {                /* what the value is stored as: */
 };
 
 #define PK_FIELD_REQUIRED 1u
+#define PK_FIELD_OR_TEXT  4u /* OBJECT: or a string; without a default */
 #define PK_FIELD_ONE_OF   2u /* exactly one of the siblings with this flag must be there */
 
 /* How an INT's words are stored: the first as 0. */

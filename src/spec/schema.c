@@ -24,7 +24,7 @@ static const char *tool_name(const struct pk_node *tool, char *out, size_t size)
 
 /* Where the value of a list's element goes that is no struct. */
 #define ITSELF 1
-#define VLAN "([1-9][0-9]{0,2}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-4])"
+#define VLAN   "([1-9][0-9]{0,2}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-4])"
 
 /* clang-format off */
 static const struct pk_field rows[] = {
@@ -217,10 +217,10 @@ static const struct pk_field rows[] = {
       .refers = "spec.tenants[].name", .example = "lab", .at = PK_AT(struct pk_group_spec, tenant),
       .at_pos = PK_AT(struct pk_group_spec, tenant_pos),
       .help = "The tenant whose packets the group gets. Without it: what no tenant of its taps claims." },
-    { .path = "spec.groups[].filter", .type = PK_FIELD_STRING, .min = 1, .max = PK_FILTER_MAX,
-      .what = "a filter as tcpdump takes it", .example = "\"not port 9200\"",
-      .at = PK_AT(struct pk_group_spec, filter), .at_pos = PK_AT(struct pk_group_spec, filter_pos),
-      .help = "The group gets only packets that pass this libpcap expression." },
+    { .path = "spec.groups[].filter", .type = PK_FIELD_OBJECT, .flags = PK_FIELD_OR_TEXT,
+      .example = "\"not port 9200\"", .at = PK_AT(struct pk_group_spec, filter),
+      .at_node = PK_AT(struct pk_group_spec, filter_node),
+      .help = "The group gets only packets that pass: a libpcap expression, which looks at the outermost headers, or a map of `expression`, `vlans`, `prefixes`, `ports`, `protocols`, `vnis`, which look at the innermost flow." },
     { .path = "spec.groups[].lanes", .type = PK_FIELD_INT, .min = 1, .max = PK_LANES_MAX,
       .choices = "auto", .init = "auto", .example = "2",
       .at = PK_AT(struct pk_group_spec, lanes),

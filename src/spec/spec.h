@@ -24,7 +24,6 @@
 #define PK_SELECTORS_MAX         256u  /* of one kind, of a tenant */
 #define PK_FLEET_SELECTORS_MAX   4096u /* of all tenants */
 #define PK_GROUPS_PER_TENANT_MAX 8u    /* on one tap; as many again for what no tenant claims */
-#define PK_FILTER_MAX            4096u /* bytes of its text */
 #define PK_PRIORITY_DEFAULT      100u
 
 struct pk_pos {
@@ -94,9 +93,10 @@ struct pk_group_spec {
     char *name;
     struct pk_strv taps;
     const struct pk_node *taps_node;
-    char *tenant; /* NULL = what no tenant claims */
-    char *filter; /* libpcap expression; NULL = all */
-    struct pk_pos tenant_pos, filter_pos;
+    char *tenant;   /* NULL = what no tenant claims */
+    json_t *filter; /* as pk_filter_compile() takes it, which it did; NULL = all */
+    const struct pk_node *filter_node;
+    struct pk_pos tenant_pos;
     unsigned lanes; /* 0 = auto */
     enum pk_cpu_mode cpu;
     enum pk_group_hash hash;

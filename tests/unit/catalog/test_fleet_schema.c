@@ -62,6 +62,18 @@ static const char *const beyond_schema[] = {
     "tenant-not-on-tap",
     "tenant-takes-all",
     "groups-nine-of-tap",
+    "filter-empty",
+    "filter-word",
+    "filter-quoted-place",
+    "filter-map-place",
+    "filter-host-name",
+    "filter-far",
+    "filter-key",
+    "filter-port",
+    "filter-prefix",
+    "filter-map-empty",
+    "filter-block",
+    "filter-not-ascii",
 };
 
 static json_t *own_schema(void)

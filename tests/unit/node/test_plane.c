@@ -253,8 +253,13 @@ static void test_targets(void **state)
     check_targets("[{\"name\":\"g\",\"tenant\":\"lap\"}]", lab, "no tenant 'lap'");
     check_targets("[{\"name\":\"g\",\"tenant\":\"lab\"}]", lab, NULL);
     check_targets("[{\"name\":\"g\",\"tenant\":5}]", lab, "'tenant' must be a text");
-    check_targets("[{\"name\":\"g\",\"filter\":\"\"}]", "[]", "'filter' must be a text");
-    check_targets("[{\"name\":\"g\",\"filter\":\"a\\u0000b\"}]", "[]", "'filter' must be a text");
+    check_targets("[{\"name\":\"g\",\"filter\":\"\"}]", "[]", "group g: the filter is empty");
+    check_targets("[{\"name\":\"g\",\"filter\":\"prot 80\"}]", "[]",
+                  "group g: the filter has 'prot'");
+    check_targets("[{\"name\":\"g\",\"filter\":{\"ports\":[53],\"vlans\":[1]}}]", "[]", NULL);
+    check_targets("[{\"name\":\"g\",\"filter\":{\"port\":[53]}}]", "[]", "a filter has no");
+    check_targets("[{\"name\":\"g\",\"filter\":7}]", "[]", "a filter is text or a map");
+    check_targets("[{\"name\":\"g\",\"filter\":\"tcp\\u0000b\"}]", "[]", "byte of value 0");
     check_targets(one, "{}", "'tenants' must be a list");
     check_targets(one, "[{\"name\":\"a\"},{\"name\":\"a\"}]", "twice");
     check_targets(one, "[{\"name\":\"a\",\"vlan\":[1]}]", "unknown key 'vlan'");

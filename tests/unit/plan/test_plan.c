@@ -254,7 +254,10 @@ static char *random_fleet(unsigned *seed)
         if (rand_r(seed) % 2 && tenants == 2)
             (void)pk_buf_printf(&out, "      tenant: o%u\n", (unsigned)rand_r(seed) % 2);
         if (rand_r(seed) % 3 == 0)
-            (void)pk_buf_printf(&out, "      filter: port %u\n", 80 + (unsigned)rand_r(seed) % 2);
+            (void)pk_buf_printf(&out,
+                                rand_r(seed) % 2 ? "      filter: port %u\n"
+                                                 : "      filter: {ports: [%u]}\n",
+                                80 + (unsigned)rand_r(seed) % 2);
         (void)pk_buf_puts(&out, "      tools:\n");
         for (unsigned t = 0; t <= (unsigned)rand_r(seed) % 2; t++)
             (void)pk_buf_printf(
