@@ -89,6 +89,8 @@ int pk_broker_shunts_read(struct pk_broker *broker, struct pk_shunt_page *page,
 bool pk_broker_shunt_get(struct pk_broker *broker, const struct pk_shunt_key *key,
                          struct pk_shunt *ret_shunt);
 
+/* The first call loads a program, which must not run beside other calls of the broker: one with
+ * count 0 does no more than that. */
 int pk_broker_shunts_close(struct pk_broker *broker, const struct pk_shunt_key *keys, size_t count,
                            enum pk_shunt_state state, struct pk_error *err);
 /* Some milliseconds. */

@@ -72,6 +72,8 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
         r = pk_broker_open(&options, &agent->broker, err);
     if (r == 0)
         r = pk_prober_start(pk_broker_probe_token(agent->broker), &agent->prober, err);
+    if (r == 0)
+        r = pk_shunts_new(agent->broker, paths, &agent->shunts, err);
     if (r < 0)
         return r;
     *ret_agent = PK_TAKE(agent);
@@ -88,6 +90,7 @@ void pk_agent_close(struct pk_agent *agent)
     }
     pk_prober_free(agent->prober);
     pk_node_plane_done(&agent->plane);
+    pk_shunts_free(agent->shunts);
     pk_broker_close(agent->broker);
     pk_nl_close(agent->nl);
     pk_close_p(&agent->ioctl_fd);
@@ -117,6 +120,8 @@ static int group_ensure(struct pk_agent *agent, struct pk_group *group, struct p
         return 0;
     int r = pk_broker_group_set(agent->broker, group->key, group->hash, group->shares,
                                 group->share_count, err);
+    if (r == 0)
+        r = pk_shunts_group_set(agent->shunts, group->fleet, group->name, &group->shunt, err);
     group->working = r == 0;
     group->detail[0] = '\0';
     if (r < 0) {
@@ -124,6 +129,14 @@ static int group_ensure(struct pk_agent *agent, struct pk_group *group, struct p
         (void)snprintf(group->detail, sizeof(group->detail), "%.199s", err->msg);
     }
     return r;
+}
+
+/* The records of its shunts come first: their entries name the group by a number, which the next
+ * group may get. */
+static int group_remove(struct pk_agent *agent, const char *key, struct pk_error *err)
+{
+    int r = pk_shunts_group_forget(agent->shunts, key, err);
+    return r < 0 ? r : pk_broker_group_remove(agent->broker, key, err);
 }
 
 void pk_agent_sweep(struct pk_agent *agent)
@@ -227,7 +240,7 @@ static void remove_stray_keys(struct pk_agent *agent)
         for (size_t j = 0; key != NULL && j < agent->plane.group_count; j++)
             wanted |= strcmp(agent->plane.groups[j]->key, key) == 0;
         if (key != NULL && !wanted)
-            (void)pk_broker_group_remove(agent->broker, key, NULL);
+            (void)group_remove(agent, key, NULL);
     }
     json_array_foreach(json_object_get(counters, "lanes"), i, item)
     {
@@ -378,7 +391,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->hash == group->hash &&
         old->priority == group->priority && strcmp(old->tenant, group->tenant) == 0 &&
-        old->share_count == group->share_count &&
+        pk_shunt_spec_equal(&old->shunt, &group->shunt) && old->share_count == group->share_count &&
         memcmp(old->shares, group->shares, group->share_count * sizeof(*group->shares)) == 0)
         return 0;
     if (old != NULL)
@@ -396,7 +409,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         }
         pk_node_plane_drop_group(&agent->plane, group);
         if (saved && old == NULL)
-            (void)pk_broker_group_remove(agent->broker, group->key, NULL);
+            (void)group_remove(agent, group->key, NULL);
         owned = group;
     }
     if (old != NULL && pk_node_plane_add_group_take(&agent->plane, old, NULL) == 0) {
@@ -539,7 +552,7 @@ int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char 
         (void)pk_node_plane_add_group_take(&agent->plane, group, NULL);
         return r;
     }
-    r = pk_broker_group_remove(agent->broker, group->key, err);
+    r = group_remove(agent, group->key, err);
     pk_group_free(group);
     return r == PK_E_NOTFOUND ? 0 : r;
 }
@@ -588,7 +601,7 @@ int pk_agent_delete_all(struct pk_agent *agent, struct pk_error *err)
         first = first < 0 ? first : r;
     }
     for (size_t i = 0; i < plane.group_count; i++) {
-        int r = pk_broker_group_remove(agent->broker, plane.groups[i]->key, first < 0 ? NULL : err);
+        int r = group_remove(agent, plane.groups[i]->key, first < 0 ? NULL : err);
         first = first < 0 || r == PK_E_NOTFOUND ? first : r;
     }
     for (size_t i = 0; i < plane.lane_count; i++) {

@@ -20,6 +20,7 @@ struct pk_agent {
     struct pk_plane plane;
     struct pk_broker *broker;
     struct pk_prober *prober;
+    struct pk_shunts *shunts;       /* has a lock of its own */
     size_t poll_next;               /* the lane whose reader was looked for last */
     pk_nsec started_at, sweep_time; /* wall clock; all sweeps together */
     uint64_t sweeps;

@@ -159,6 +159,68 @@ static int delete_replay(void *arg, struct pk_http_request *request, struct pk_e
     return r < 0 ? r : reply(request, json, err);
 }
 
+static int post_shunts(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_agent *agent = arg;
+    PK_JSON body = NULL;
+    json_t *json = NULL;
+    int r = pk_http_body_json(request, &body, err);
+    if (r == 0)
+        r = pk_shunts_post(agent->shunts, pk_http_param(request, "fleet"), body, &json, err);
+    return r < 0 ? r : reply(request, json, err);
+}
+
+static int delete_shunts(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_agent *agent = arg;
+    PK_JSON body = NULL;
+    json_t *json = NULL;
+    int r = pk_http_body_json(request, &body, err);
+    if (r == 0)
+        r = pk_shunts_delete(agent->shunts, pk_http_param(request, "fleet"), body, &json, err);
+    return r < 0 ? r : reply(request, json, err);
+}
+
+static int query_number(const struct pk_http_request *request, const char *name, uint64_t max,
+                        unsigned fallback, unsigned *ret_number, struct pk_error *err)
+{
+    const char *text = pk_http_query(request, name);
+    uint64_t number = fallback;
+    if (text != NULL && (pk_parse_u64(text, &number, NULL) < 0 || number < 1 || number > max))
+        return pk_fail(err, PK_E_USAGE, "'%s' must be a number from 1 to %llu", name,
+                       (unsigned long long)max);
+    *ret_number = (unsigned)number;
+    return 0;
+}
+
+static int get_shunts(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_agent *agent = arg;
+    unsigned limit = 0;
+    int r = query_number(request, "limit", PK_SHUNT_PAGE_MAX, 1000, &limit, err);
+    if (r < 0)
+        return r;
+    struct pk_buf text = PK_BUF_INIT((size_t)1024 * (PK_SHUNT_PAGE_MAX + 1));
+    r = pk_shunts_list(agent->shunts, pk_http_param(request, "fleet"),
+                       pk_http_query(request, "group"), pk_http_query(request, "page"), limit,
+                       &text, err);
+    if (r == 0)
+        r = pk_http_reply(request, 200, "application/json", text.data, text.len);
+    pk_buf_done(&text);
+    return r;
+}
+
+static int get_shunt_stats(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_agent *agent = arg;
+    unsigned top = 0;
+    json_t *json = NULL;
+    int r = query_number(request, "top", 100, 10, &top, err);
+    if (r == 0)
+        r = pk_shunts_stats(agent->shunts, pk_http_param(request, "fleet"), top, &json, err);
+    return r < 0 ? r : reply(request, json, err);
+}
+
 static const struct pk_http_route routes[] = {
     { "GET", "/v1/node", get_node, 0 },
     { "GET", "/v1/plane", get_plane, 0 },
@@ -173,6 +235,10 @@ static const struct pk_http_route routes[] = {
     { "POST", "/v1/fleets/{fleet}/taps/{tap}/replay", post_replay, 0 },
     { "GET", "/v1/fleets/{fleet}/taps/{tap}/replay", get_replay, 0 },
     { "DELETE", "/v1/fleets/{fleet}/taps/{tap}/replay", delete_replay, 0 },
+    { "POST", "/v1/fleets/{fleet}/shunts", post_shunts, 0 },
+    { "GET", "/v1/fleets/{fleet}/shunts", get_shunts, 0 },
+    { "DELETE", "/v1/fleets/{fleet}/shunts", delete_shunts, 0 },
+    { "GET", "/v1/fleets/{fleet}/shunts/stats", get_shunt_stats, 0 },
 };
 
 /* Who may open the socket at all is the matter of its mode and group. */

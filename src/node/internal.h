@@ -15,6 +15,7 @@
 #include "base/paths.h"
 #include "broker/broker.h"
 #include "broker/inline.h"
+#include "node/shunt.h"
 #include "node/targets.h"
 
 struct nl_sock;
@@ -164,6 +165,7 @@ struct pk_group {
     enum pk_hash_mode hash;
     char *tenant;      /* "" = none */
     unsigned priority; /* its tenant's: groups of lower ones are shed first */
+    struct pk_shunt_spec shunt;
     bool working;
     char detail[200];
 };

@@ -135,6 +135,9 @@ static int run_loop(struct daemon *daemon, const struct pk_node_options *options
     pk_agent_remove_strays(daemon->agent);
     pk_agent_sweep(daemon->agent);
     pk_agent_poll_readers(daemon->agent);
+    r = pk_shunts_start(daemon->agent->shunts, err);
+    if (r < 0)
+        return r;
     /* Before the API: from then on the plane is behind the lock. */
     pk_log(PK_LOG_INFO, AREA, "agent %s runs: %zu taps, %zu lanes", PICKET_VERSION,
            daemon->agent->plane.tap_count, daemon->agent->plane.lane_count);

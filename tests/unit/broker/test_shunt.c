@@ -9,27 +9,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-
-#include "packet/tunnel.h" /* a constant of the programs */
-#include "plane.skel.h"
-
 #include "base/time.h"
 #include "broker/bpf/abi.h"
 #include "broker/broker.h"
 #include "broker/shunt.h"
 #include "net.h"
+#include "shunt_probe.h"
 
-#define FIN  0x01
-#define SYN  0x02
-#define RST  0x04
-#define ACK  0x10
 #define LIFE (3600ull * 1000000000ull)
 
 static struct pk_error err;
 static struct pk_broker *broker;
-static struct plane_bpf *plane;
 
 #define OK(call)                                               \
     do {                                                       \
@@ -37,49 +27,6 @@ static struct plane_bpf *plane;
         if (ok_ < 0)                                           \
             fail_msg("%s: %s (%s)", #call, err.msg, err.hint); \
     } while (0)
-
-#define A 0x0a000001u
-#define B 0x0a000002u
-
-static bool takes(unsigned group, const uint8_t *frame, size_t len)
-{
-    plane->bss->probe_group = group;
-    plane->bss->probe_mode = PK_HASH_FLOW;
-    LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame, .data_size_in = (uint32_t)len,
-                .repeat = 1);
-    assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(plane->progs.pk_probe_shunt), &opts),
-                     0);
-    return plane->bss->probe_shunted != 0;
-}
-
-static bool tcp(unsigned group, uint32_t src, uint16_t sport, uint32_t dst, uint16_t dport,
-                uint8_t flags, size_t len)
-{
-    uint8_t frame[1514];
-    net_frame(frame, len, 6, src, dst, sport, dport);
-    frame[14 + 20 + 12] = 0x50;
-    frame[14 + 20 + 13] = flags;
-    return takes(group, frame, len);
-}
-
-static bool udp(unsigned group, uint32_t src, uint16_t sport, uint32_t dst, uint16_t dport,
-                size_t len)
-{
-    uint8_t frame[1514];
-    net_frame(frame, len, 17, src, dst, sport, dport);
-    return takes(group, frame, len);
-}
-
-static struct pk_tuple tuple4(uint8_t proto, uint32_t src, uint16_t sport, uint32_t dst,
-                              uint16_t dport)
-{
-    struct pk_tuple tuple = { .src_port = sport, .dst_port = dport, .family = 4, .proto = proto };
-    src = htonl(src);
-    dst = htonl(dst);
-    memcpy(tuple.src, &src, 4);
-    memcpy(tuple.dst, &dst, 4);
-    return tuple;
-}
 
 static struct pk_shunt_added add(unsigned group, const struct pk_tuple *flow, uint64_t keep,
                                  unsigned idle_ms, uint64_t life)
@@ -115,21 +62,21 @@ static void drop(unsigned group, const struct pk_tuple *flow)
 static void marks_pass(void **state)
 {
     (void)state;
-    struct pk_tuple flow = tuple4(6, A, 40000, B, 443);
-    assert_false(tcp(0, A, 40000, B, 443, ACK, 1000));
+    struct pk_tuple flow = probe_tuple(6, A, 40000, B, 443);
+    assert_false(probe_tcp(0, A, 40000, B, 443, ACK, 1000));
     assert_int_equal(add(0, &flow, 0, 60000, LIFE).added, 1);
     assert_int_equal(add(0, &flow, 0, 60000, LIFE).known, 1);
 
-    assert_false(tcp(0, A, 40000, B, 443, SYN, 60));
-    assert_false(tcp(0, B, 443, A, 40000, SYN | ACK, 60));
+    assert_false(probe_tcp(0, A, 40000, B, 443, SYN, 60));
+    assert_false(probe_tcp(0, B, 443, A, 40000, SYN | ACK, 60));
     for (unsigned i = 0; i < 10; i++)
-        assert_true(tcp(0, A, 40000, B, 443, ACK, 1000));
+        assert_true(probe_tcp(0, A, 40000, B, 443, ACK, 1000));
     for (unsigned i = 0; i < 20; i++)
-        assert_true(tcp(0, B, 443, A, 40000, ACK | 8, 1500));
+        assert_true(probe_tcp(0, B, 443, A, 40000, ACK | 8, 1500));
     /* Others are not concerned. */
-    assert_false(tcp(0, A, 40001, B, 443, ACK, 1000));
-    assert_false(udp(0, A, 40000, B, 443, 1000));
-    assert_false(tcp(1, A, 40000, B, 443, ACK, 1000));
+    assert_false(probe_tcp(0, A, 40001, B, 443, ACK, 1000));
+    assert_false(probe_udp(0, A, 40000, B, 443, 1000));
+    assert_false(probe_tcp(1, A, 40000, B, 443, ACK, 1000));
 
     struct pk_shunt shunt = get(0, &flow);
     struct pk_shunt_key key;
@@ -146,18 +93,18 @@ static void marks_pass(void **state)
     assert_int_equal(shunt.passed_bytes, 120);
     assert_string_equal(shunt.by, "a-tool's-nam");
 
-    assert_false(tcp(0, A, 40000, B, 443, FIN | ACK, 60));
+    assert_false(probe_tcp(0, A, 40000, B, 443, FIN | ACK, 60));
     shunt = get(0, &flow);
     assert_int_equal(shunt.ended, 1);
     assert_true(shunt.until <= pk_shunt_now() + PK_SHUNT_ENDED_NSEC);
-    assert_true(tcp(0, B, 443, A, 40000, ACK, 1500)); /* the rest of it */
-    assert_false(tcp(0, B, 443, A, 40000, FIN | ACK, 60));
-    assert_false(tcp(0, B, 443, A, 40000, RST, 60));
+    assert_true(probe_tcp(0, B, 443, A, 40000, ACK, 1500)); /* the rest of it */
+    assert_false(probe_tcp(0, B, 443, A, 40000, FIN | ACK, 60));
+    assert_false(probe_tcp(0, B, 443, A, 40000, RST, 60));
     assert_int_equal(get(0, &flow).passed_packets, 5);
     /* The next connection on these ports is another one. */
-    assert_false(tcp(0, A, 40000, B, 443, SYN, 60));
+    assert_false(probe_tcp(0, A, 40000, B, 443, SYN, 60));
     assert_int_equal(get(0, &flow).state, PK_SHUNT_RENEWED);
-    assert_false(tcp(0, A, 40000, B, 443, ACK, 1000));
+    assert_false(probe_tcp(0, A, 40000, B, 443, ACK, 1000));
     assert_int_equal(add(0, &flow, 0, 60000, LIFE).closing, 1);
     drop(0, &flow);
 }
@@ -166,7 +113,7 @@ static void marks_pass(void **state)
 static void icmp_errors_pass(void **state)
 {
     (void)state;
-    struct pk_tuple flow = tuple4(17, A, 5000, B, 6000);
+    struct pk_tuple flow = probe_tuple(17, A, 5000, B, 6000);
     (void)add(0, &flow, 0, 60000, LIFE);
     uint8_t frame[200], inner[100];
     net_frame(frame, 14 + 20 + 8 + 60, 1, B, A, 0, 0);
@@ -174,15 +121,15 @@ static void icmp_errors_pass(void **state)
     frame[35] = 3;
     net_frame(inner, 14 + 60, 17, A, B, 5000, 6000);
     memcpy(frame + 42, inner + 14, 60);
-    assert_false(takes(0, frame, 14 + 20 + 8 + 60));
+    assert_false(probe_takes(0, frame, 14 + 20 + 8 + 60));
     assert_int_equal(get(0, &flow).passed_packets, 1);
-    assert_true(udp(0, A, 5000, B, 6000, 500));
+    assert_true(probe_udp(0, A, 5000, B, 6000, 500));
     /* A later fragment has no ports. */
     uint8_t later[100];
     net_frame(later, 100, 17, A, B, 5000, 6000);
     later[20] = 0x00;
     later[21] = 0x10;
-    assert_false(takes(0, later, 100));
+    assert_false(probe_takes(0, later, 100));
     drop(0, &flow);
 }
 
@@ -203,7 +150,7 @@ static void ipv6(void **state)
     frame[57] = 1;
     frame[66] = 0x50;
     frame[67] = ACK;
-    assert_true(takes(5, frame, sizeof frame));
+    assert_true(probe_takes(5, frame, sizeof frame));
     struct pk_shunt shunt = get(5, &flow);
     struct pk_shunt_key key;
     bool from_b = false;
@@ -217,11 +164,11 @@ static void ipv6(void **state)
 static void budget(void **state)
 {
     (void)state;
-    struct pk_tuple flow = tuple4(6, A, 40000, B, 80);
+    struct pk_tuple flow = probe_tuple(6, A, 40000, B, 80);
     (void)add(3, &flow, 2500, 60000, LIFE);
     unsigned given = 0;
     for (unsigned i = 0; i < 10; i++)
-        given += !tcp(3, A, 40000, B, 80, ACK, 1000);
+        given += !probe_tcp(3, A, 40000, B, 80, ACK, 1000);
     assert_int_equal(given, 3); /* what it has is 3,000 then */
     struct pk_shunt shunt = get(3, &flow);
     assert_int_equal(shunt.passed_bytes, 3000);
@@ -233,24 +180,24 @@ static void budget(void **state)
 static void expires(void **state)
 {
     (void)state;
-    struct pk_tuple flow = tuple4(17, A, 1000, B, 2000);
+    struct pk_tuple flow = probe_tuple(17, A, 1000, B, 2000);
     (void)add(0, &flow, 0, 100, LIFE);
-    assert_true(udp(0, A, 1000, B, 2000, 100));
+    assert_true(probe_udp(0, A, 1000, B, 2000, 100));
     usleep(60000);
-    assert_true(udp(0, A, 1000, B, 2000, 100)); /* still in time, and the time begins anew */
+    assert_true(probe_udp(0, A, 1000, B, 2000, 100)); /* still in time, and the time begins anew */
     usleep(60000);
-    assert_true(udp(0, A, 1000, B, 2000, 100));
+    assert_true(probe_udp(0, A, 1000, B, 2000, 100));
     usleep(200000);
-    assert_false(udp(0, A, 1000, B, 2000, 100));
+    assert_false(probe_udp(0, A, 1000, B, 2000, 100));
     assert_int_equal(get(0, &flow).state, PK_SHUNT_IDLE);
-    assert_false(udp(0, A, 1000, B, 2000, 100));
+    assert_false(probe_udp(0, A, 1000, B, 2000, 100));
     assert_int_equal(get(0, &flow).packets[0] + get(0, &flow).packets[1], 3);
     drop(0, &flow);
 
     (void)add(0, &flow, 0, 60000, 100000000);
-    assert_true(udp(0, A, 1000, B, 2000, 100));
+    assert_true(probe_udp(0, A, 1000, B, 2000, 100));
     usleep(150000);
-    assert_false(udp(0, A, 1000, B, 2000, 100));
+    assert_false(probe_udp(0, A, 1000, B, 2000, 100));
     assert_int_equal(get(0, &flow).state, PK_SHUNT_TIME);
     drop(0, &flow);
 }
@@ -264,11 +211,11 @@ static void rules(void **state)
     OK(pk_broker_shunt_rule_set(broker, 7, &rule, &err));
     assert_true((pk_broker_shunts_groups(broker) >> 7 & 1) != 0);
     unsigned given = 0;
-    struct pk_tuple flow = tuple4(6, A, 50000, B, 9000);
-    assert_false(tcp(7, A, 50000, B, 9000, SYN, 60));
+    struct pk_tuple flow = probe_tuple(6, A, 50000, B, 9000);
+    assert_false(probe_tcp(7, A, 50000, B, 9000, SYN, 60));
     for (unsigned i = 0; i < 30; i++)
-        given +=
-            i % 2 ? !tcp(7, A, 50000, B, 9000, ACK, 1000) : !tcp(7, B, 9000, A, 50000, ACK, 1000);
+        given += i % 2 ? !probe_tcp(7, A, 50000, B, 9000, ACK, 1000)
+                       : !probe_tcp(7, B, 9000, A, 50000, ACK, 1000);
     assert_int_equal(given, 9); /* 60 + 9 * 1,000 are not beyond 10,000 */
     struct pk_shunt shunt = get(7, &flow);
     assert_int_equal(shunt.reason, PK_SHUNT_RULE);
@@ -280,7 +227,7 @@ static void rules(void **state)
     pk_shunt_tuple(&key, &shunt, &back);
     assert_int_equal(back.dst_port, 9000); /* the smaller port is the server's */
     /* Another group has its own count and no rule. */
-    assert_false(tcp(8, A, 50000, B, 9000, ACK, 1000));
+    assert_false(probe_tcp(8, A, 50000, B, 9000, ACK, 1000));
     drop(7, &flow);
 
     /* Of some ports, at once. */
@@ -289,15 +236,15 @@ static void rules(void **state)
     rule.ports = ports;
     rule.port_count = 2;
     OK(pk_broker_shunt_rule_set(broker, 7, &rule, &err));
-    assert_false(tcp(7, A, 50000, B, 9000, SYN, 60));
-    assert_true(tcp(7, A, 50000, B, 9000, ACK, 1000));
-    assert_true(tcp(7, B, 873, A, 50001, ACK, 1000));
-    assert_false(tcp(7, B, 874, A, 50002, ACK, 1000));
-    struct pk_tuple other = tuple4(6, A, 50001, B, 873);
+    assert_false(probe_tcp(7, A, 50000, B, 9000, SYN, 60));
+    assert_true(probe_tcp(7, A, 50000, B, 9000, ACK, 1000));
+    assert_true(probe_tcp(7, B, 873, A, 50001, ACK, 1000));
+    assert_false(probe_tcp(7, B, 874, A, 50002, ACK, 1000));
+    struct pk_tuple other = probe_tuple(6, A, 50001, B, 873);
     drop(7, &flow);
     drop(7, &other);
     OK(pk_broker_shunt_rule_set(broker, 7, NULL, &err));
-    assert_false(tcp(7, A, 50000, B, 9000, ACK, 1000));
+    assert_false(probe_tcp(7, A, 50000, B, 9000, ACK, 1000));
     OK(pk_broker_shunts_used(broker, 0, &err));
     assert_int_equal(pk_broker_shunts_groups(broker), 0);
 }
@@ -308,9 +255,9 @@ static void many(void **state)
     (void)state;
     enum { COUNT = 20000 };
     for (unsigned i = 0; i < COUNT; i++) {
-        struct pk_tuple flow = tuple4(6, A + i, 40000, B + (i << 8), 443);
+        struct pk_tuple flow = probe_tuple(6, A + i, 40000, B + (i << 8), 443);
         assert_int_equal(add(i % 2, &flow, 0, 60000, LIFE).added, 1);
-        assert_int_equal(tcp(i % 2, A + i, 40000, B + (i << 8), 443, ACK, 100 + i % 100), 1);
+        assert_int_equal(probe_tcp(i % 2, A + i, 40000, B + (i << 8), 443, ACK, 100 + i % 100), 1);
     }
     struct pk_shunt_page page;
     OK(pk_shunt_page_init(&page, 3000, &err));
@@ -355,11 +302,11 @@ static void many(void **state)
 static void outlives_the_agent(void **state)
 {
     (void)state;
-    struct pk_tuple flow = tuple4(17, A, 1, B, 2);
+    struct pk_tuple flow = probe_tuple(17, A, 1, B, 2);
     (void)add(0, &flow, 0, 60000, LIFE);
-    assert_true(udp(0, A, 1, B, 2, 100));
+    assert_true(probe_udp(0, A, 1, B, 2, 100));
     pk_broker_close(broker);
-    assert_true(udp(0, A, 1, B, 2, 100));
+    assert_true(probe_udp(0, A, 1, B, 2, 100));
     OK(pk_broker_open(&(struct pk_broker_options){ .pin_dir = NET_PIN_DIR }, &broker, &err));
     struct pk_shunt shunt = get(0, &flow);
     assert_int_equal(shunt.packets[0] + shunt.packets[1], 2);
@@ -370,7 +317,7 @@ static void bad_requests(void **state)
 {
     (void)state;
     struct pk_shunt_added added = { 0 };
-    struct pk_tuple icmp = tuple4(1, A, 8, B, 0);
+    struct pk_tuple icmp = probe_tuple(1, A, 8, B, 0);
     struct pk_shunt_request request = { .group = 0, .idle_ms = 1, .life_nsec = 1, .by = "" };
     OK(pk_broker_shunts_add(broker, &request, &icmp, 1, &added, &err));
     assert_int_equal(added.added, 0);
@@ -383,31 +330,15 @@ static void bad_requests(void **state)
 static int setup(void **state)
 {
     (void)state;
-    static const char *const maps[] = { "pk_shunts", "pk_shunt_rules", "pk_shunt_control",
-                                        "pk_shunt_flows" };
     OK(pk_broker_open(&(struct pk_broker_options){ .pin_dir = NET_PIN_DIR }, &broker, &err));
-    plane = plane_bpf__open();
-    assert_non_null(plane);
-    struct bpf_program *program;
-    bpf_object__for_each_program(program, plane->obj)
-        bpf_program__set_autoload(program, program == plane->progs.pk_probe_shunt);
-    for (size_t i = 0; i < PK_ARRAY_SIZE(maps); i++) {
-        char path[128];
-        snprintf(path, sizeof path, NET_PIN_DIR "/%s", maps[i]);
-        int fd = bpf_obj_get(path);
-        assert_true(fd >= 0);
-        assert_int_equal(bpf_map__reuse_fd(bpf_object__find_map_by_name(plane->obj, maps[i]), fd),
-                         0);
-        close(fd);
-    }
-    assert_int_equal(plane_bpf__load(plane), 0);
+    probe_open();
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    plane_bpf__destroy(plane);
+    probe_close();
     OK(pk_broker_remove_all(broker, &err));
     pk_broker_close(broker);
     return 0;
