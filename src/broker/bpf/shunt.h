@@ -138,6 +138,7 @@ static __always_inline int shunt_port_is_in(const struct pk_shunt_rule *rule, __
 
 /* Adds the packet to its flow's bytes. Returns 1 where they are beyond what the rule gives. */
 static __always_inline int shunt_is_large(const struct pk_shunt_packet *packet,
+                                          const struct pk_shunt_key *key,
                                           const struct pk_shunt_rule *rule, __u64 now)
 {
     __u32 zero = 0;
@@ -146,10 +147,10 @@ static __always_inline int shunt_is_large(const struct pk_shunt_packet *packet,
     void *flows = bpf_map_lookup_elem(&pk_shunt_flows, &zero);
     if (!flows)
         return 0;
-    struct pk_shunt_flow *flow = bpf_map_lookup_elem(flows, &packet->key);
+    struct pk_shunt_flow *flow = bpf_map_lookup_elem(flows, key);
     if (!flow) {
         struct pk_shunt_flow first = { .bytes = packet->size, .last = now };
-        bpf_map_update_elem(flows, &packet->key, &first, BPF_NOEXIST);
+        bpf_map_update_elem(flows, key, &first, BPF_NOEXIST);
         return 0;
     }
     /* Another flow with the same ports, as far as can be told. */
@@ -170,6 +171,7 @@ static __always_inline __u8 shunt_guess_from_b(const struct pk_shunt_key *key)
 }
 
 static __always_inline int shunt_begin(const struct pk_shunt_packet *packet,
+                                       const struct pk_shunt_key *key,
                                        const struct pk_shunt_rule *rule, __u64 now)
 {
     __u32 refused = PK_SHUNT_REFUSED, way = packet->from_b & 1;
@@ -178,10 +180,10 @@ static __always_inline int shunt_begin(const struct pk_shunt_packet *packet,
                               .until = now + rule->life_nsec,
                               .idle_ms = rule->idle_ms,
                               .reason = (__u8)rule->reason,
-                              .from_b = shunt_guess_from_b(&packet->key) };
+                              .from_b = shunt_guess_from_b(key) };
     /* Another CPU may have been faster: then the entry is its. */
-    bpf_map_update_elem(&pk_shunts, &packet->key, &shunt, BPF_NOEXIST);
-    struct pk_shunt *entry = bpf_map_lookup_elem(&pk_shunts, &packet->key);
+    bpf_map_update_elem(&pk_shunts, key, &shunt, BPF_NOEXIST);
+    struct pk_shunt *entry = bpf_map_lookup_elem(&pk_shunts, key);
     if (!entry) {
         __u64 *count = bpf_map_lookup_elem(&pk_shunt_control, &refused);
         if (count)
@@ -201,17 +203,17 @@ __attribute__((noinline)) int pk_shunt_takes(struct pk_shunt_packet *packet)
     if (!packet)
         return 0;
     __u64 now = bpf_ktime_get_coarse_ns();
-    struct pk_shunt *shunt = bpf_map_lookup_elem(&pk_shunts, &packet->key);
+    struct pk_shunt_key key = packet->key; /* Linux 6.1 takes keys from the stack, not from here */
+    struct pk_shunt *shunt = bpf_map_lookup_elem(&pk_shunts, &key);
     if (shunt)
         return shunt_meet(shunt, packet, now);
-    __u32 group = packet->key.group;
+    __u32 group = key.group;
     const struct pk_shunt_rule *rule = bpf_map_lookup_elem(&pk_shunt_rules, &group);
-    if (!rule || !rule->on || packet->quoted ||
-        !shunt_port_is_in(rule, packet->key.a_port, packet->key.b_port) ||
-        !shunt_is_large(packet, rule, now) ||
+    if (!rule || !rule->on || packet->quoted || !shunt_port_is_in(rule, key.a_port, key.b_port) ||
+        !shunt_is_large(packet, &key, rule, now) ||
         (packet->tcp_flags & (PK_TCP_SYN | PK_TCP_FIN | PK_TCP_RST)))
         return 0;
-    return shunt_begin(packet, rule, now);
+    return shunt_begin(packet, &key, rule, now);
 }
 
 /* Sets up what pk_shunt_takes() asks for; 0 = the packet has no flow that can be shunted. */
