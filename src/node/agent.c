@@ -233,6 +233,16 @@ static void remove_stray_keys(struct pk_agent *agent)
         if (key != NULL && !wanted)
             (void)pk_broker_tap_detach(agent->broker, key, NULL);
     }
+    json_array_foreach(json_object_get(counters, "inline"), i, item)
+    {
+        const char *key = json_string_value(json_object_get(item, "key"));
+        bool wanted = false;
+        for (size_t j = 0; key != NULL && j < agent->plane.tap_count; j++)
+            wanted |= agent->plane.taps[j]->kind == PK_TAP_INLINE &&
+                      strcmp(agent->plane.taps[j]->key, key) == 0;
+        if (key != NULL && !wanted)
+            (void)pk_broker_inline_detach(agent->broker, key, NULL);
+    }
     json_array_foreach(json_object_get(counters, "groups"), i, item)
     {
         const char *key = json_string_value(json_object_get(item, "key"));
@@ -421,9 +431,17 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     return r;
 }
 
+/* Can one follow the other without the interfaces being given back between? */
+static bool same_interfaces(const struct pk_tap *a, const struct pk_tap *b)
+{
+    return a->kind == b->kind && strcmp(a->interface, b->interface) == 0 &&
+           strcmp(a->other.interface, b->other.interface) == 0;
+}
+
 static bool same_tap(const struct pk_tap *a, const struct pk_tap *b)
 {
-    return a->kind == b->kind && a->mtu == b->mtu && strcmp(a->interface, b->interface) == 0 &&
+    return a->mtu == b->mtu && same_interfaces(a, b) && a->other.closed == b->other.closed &&
+           a->other.fail_after_ms == b->other.fail_after_ms &&
            pk_targets_equal(&a->targets, &b->targets);
 }
 
@@ -440,16 +458,18 @@ static void free_tap_and_replay(struct pk_tap *tap)
 static int switch_tap(struct pk_agent *agent, struct pk_tap *tap, struct pk_tap *old,
                       struct pk_error *err)
 {
-    if (old != NULL && strcmp(old->interface, tap->interface) == 0) {
+    if (old != NULL && same_interfaces(old, tap)) {
         tap->before = old->before;
         tap->ifindex = old->ifindex;
+        tap->other.before = old->other.before;
+        tap->other.ifindex = old->other.ifindex;
     } else if (old != NULL) {
         int r = pk_tap_remove(agent, old, err);
         if (r < 0)
             return r;
     }
     int r = pk_tap_ensure(agent, tap, err);
-    if (r < 0 && (old == NULL || strcmp(old->interface, tap->interface) != 0))
+    if (r < 0 && (old == NULL || !same_interfaces(old, tap)))
         (void)pk_tap_remove(agent, tap, NULL);
     return r;
 }
@@ -748,22 +768,27 @@ static json_t *with_counters_take(json_t *row, const json_t *counters)
     return row;
 }
 
-static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, const json_t *counters)
+static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, const json_t *all)
 {
     static const char *const modes[] = { "none", "native", "generic" };
     static const char *const states[] = { "up", "missing", "detached" };
+    static const char *const kinds[] = { "interface", "replay", "inline" };
+    PK_JSON through = NULL;
+    const json_t *counters = counters_of(all, "taps", tap->key);
+    if (tap->kind == PK_TAP_INLINE)
+        counters = through = pk_inline_tap_status(agent, tap, all);
     json_t *reasons = json_object_get(counters, "reasons");
     bool is_replay = tap->kind == PK_TAP_REPLAY;
     bool up = tap->state == PK_TAP_UP;
-    json_t *row = json_pack(
-        "{s:s,s:s,s:s,s:s,s:O,s:O,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "fleet", tap->fleet,
-        "name", tap->name, "kind", is_replay ? "replay" : "interface", "interface", tap->interface,
-        "groups", tap->targets.groups, "tenants", tap->targets.tenants, "mtu", (int)tap->live_mtu,
-        "mode", modes[up ? tap->mode : PK_XDP_NONE], "state", states[tap->state], "detail",
-        tap->detail, "packets", number(counters, "packets"), "bytes", number(counters, "bytes"),
-        "dropped", number(counters, "dropped"), "reasons",
-        reasons != NULL ? json_incref(reasons) : json_object(), "replay",
-        is_replay ? replay_status(agent, tap) : json_null());
+    json_t *row =
+        json_pack("{s:s,s:s,s:s,s:s,s:O,s:O,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "fleet",
+                  tap->fleet, "name", tap->name, "kind", kinds[tap->kind], "interface",
+                  tap->interface, "groups", tap->targets.groups, "tenants", tap->targets.tenants,
+                  "mtu", (int)tap->live_mtu, "mode", modes[up ? tap->mode : PK_XDP_NONE], "state",
+                  states[tap->state], "detail", tap->detail, "packets", number(counters, "packets"),
+                  "bytes", number(counters, "bytes"), "dropped", number(counters, "dropped"),
+                  "reasons", reasons != NULL ? json_incref(reasons) : json_object(), "replay",
+                  is_replay ? replay_status(agent, tap) : json_null());
     return with_counters_take(row, counters);
 }
 
@@ -792,6 +817,16 @@ static json_t *lane_status(const struct pk_lane *lane, const json_t *counters)
                      number(counters, "blocked"));
 }
 
+static json_t *inline_lane_status_take(const struct pk_lane *lane, const json_t *counters,
+                                       json_t *row)
+{
+    if (row == NULL || !lane->is_inline ||
+        json_object_set_new(row, "inline", pk_inline_lane_status(lane, counters)) == 0)
+        return row;
+    json_decref(row);
+    return NULL;
+}
+
 int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *err)
 {
     PK_LOCKED(agent);
@@ -802,17 +837,17 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
     const struct pk_plane *plane = &agent->plane;
     int bad = 0;
     for (size_t i = 0; i < plane->tap_count; i++)
-        bad |= json_array_append_new(
-            taps,
-            tap_status(agent, plane->taps[i], counters_of(counters, "taps", plane->taps[i]->key)));
+        bad |= json_array_append_new(taps, tap_status(agent, plane->taps[i], counters));
     for (size_t i = 0; i < plane->group_count; i++)
         bad |= json_array_append_new(
             groups,
             group_status(plane->groups[i], counters_of(counters, "groups", plane->groups[i]->key)));
     for (size_t i = 0; i < plane->lane_count; i++)
         bad |= json_array_append_new(
-            lanes,
-            lane_status(plane->lanes[i], counters_of(counters, "lanes", plane->lanes[i]->key)));
+            lanes, inline_lane_status_take(
+                       plane->lanes[i], counters,
+                       lane_status(plane->lanes[i],
+                                   counters_of(counters, "lanes", plane->lanes[i]->key))));
     json_decref(counters);
     json_t *json = json_pack("{s:o,s:o,s:o}", "taps", taps, "groups", groups, "lanes", lanes);
     if (bad != 0 || json == NULL) {

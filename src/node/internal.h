@@ -138,6 +138,8 @@ struct pk_lane_second {
     char link_name[16];
     unsigned outer_ifindex, inner_ifindex;
     uint64_t answered[PK_SIDES]; /* probes, when its readers were seen first */
+    bool through;                /* packets go through the tool */
+    pk_nsec since;               /* wall clock; 0 = not looked at yet */
 };
 
 struct pk_lane {
@@ -170,7 +172,7 @@ struct pk_group {
     char detail[200];
 };
 
-enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY };
+enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_INLINE };
 enum pk_tap_state { PK_TAP_UP, PK_TAP_MISSING, PK_TAP_DETACHED };
 
 /* How the interface was before picket took it, to be put back. */
@@ -180,12 +182,22 @@ struct pk_tap_before {
     unsigned offloads; /* those of PK_OFFLOADS_TAP that were on */
 };
 
+/* Of an inline tap: what it has besides an interface tap. */
+struct pk_tap_inline {
+    char interface[16]; /* of the other side */
+    bool closed;
+    unsigned fail_after_ms;
+    struct pk_tap_before before;
+    unsigned ifindex;
+};
+
 struct pk_tap {
     char *fleet, *name, *key; /* key: "fleet/name" */
     struct pk_targets targets;
     enum pk_tap_kind kind;
     char interface[16]; /* of an interface tap: the wanted one; of a replay: our link */
     unsigned mtu;       /* of a replay tap */
+    struct pk_tap_inline other;
     struct pk_tap_before before;
     bool leaving; /* its removal began: an agent that starts now ends it */
     /* what there is */
@@ -273,7 +285,27 @@ int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
 /* Detaches and puts the interface back as it was. */
 int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
 
+/* The interface as a tap needs it; what it was is remembered in before, and in plane.json. */
+int pk_tap_take_interface(struct pk_agent *agent, struct pk_tap *tap, const char *name,
+                          struct pk_tap_before *before, struct pk_link *ret_link,
+                          struct pk_error *err);
+/* As it was. */
+int pk_tap_restore_interface(struct pk_agent *agent, const char *name,
+                             const struct pk_tap_before *before, struct pk_error *err);
+
 /* ---- inline.c ---- */
+int pk_inline_tap_parse(const json_t *body, struct pk_tap_inline *ret_inline, struct pk_error *err);
+json_t *pk_inline_tap_options(const struct pk_tap *tap); /* what the above reads */
+int pk_inline_tap_check(const struct pk_tap *tap, struct pk_error *err);
+int pk_inline_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
+int pk_inline_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
+/* What GET /v1/plane tells in "inline" of a tap and of a lane, from pk_broker_counters(). NULL =
+ * out of memory. */
+json_t *pk_inline_tap_status(const struct pk_agent *agent, const struct pk_tap *tap,
+                             const json_t *counters);
+json_t *pk_inline_lane_status(const struct pk_lane *lane, const json_t *counters);
+/* Notes, and tells, when packets begin to go past the lane's tool, or through it again. */
+void pk_inline_lane_watch(struct pk_agent *agent, struct pk_lane *lane);
 int pk_inline_lane_attach(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
 /* Do packets get through the lane's tool, in both directions, since its readers were seen? */
 int pk_inline_lane_answers(struct pk_agent *agent, struct pk_lane *lane, bool *ret_answers,

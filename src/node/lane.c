@@ -267,4 +267,6 @@ void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
         pk_log(PK_LOG_INFO, "node", "lane %s: %s", lane->key,
                reader ? "a tool reads it" : "no tool reads it");
     lane->reader = reader;
+    if (lane->is_inline)
+        pk_inline_lane_watch(agent, lane);
 }

@@ -197,15 +197,27 @@ int pk_node_plane_add_group_take(struct pk_plane *plane, struct pk_group *group,
                     "groups", err);
 }
 
+/* The interface that two taps both have, or NULL. */
+static const char *shared_interface(const struct pk_tap *a, const struct pk_tap *b)
+{
+    const char *const of_a[] = { a->interface, a->other.interface };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(of_a); i++)
+        if (of_a[i][0] != '\0' &&
+            (strcmp(of_a[i], b->interface) == 0 || strcmp(of_a[i], b->other.interface) == 0))
+            return of_a[i];
+    return NULL;
+}
+
 int pk_node_plane_add_tap_take(struct pk_plane *plane, struct pk_tap *tap, struct pk_error *err)
 {
     for (size_t i = 0; i < plane->tap_count; i++) {
         const struct pk_tap *other = plane->taps[i];
         if (strcmp(other->key, tap->key) == 0)
             return pk_fail(err, PK_E_CONFLICT, "tap %s is there twice", tap->key);
-        if (strcmp(other->interface, tap->interface) == 0) {
+        const char *both = shared_interface(tap, other);
+        if (both != NULL) {
             (void)pk_fail(err, PK_E_CONFLICT, "interface %s is tap '%s' of fleet '%s' already",
-                          tap->interface, other->name, other->fleet);
+                          both, other->name, other->fleet);
             return pk_hint(err, "an interface feeds one tap: give this tap another interface, or "
                                 "remove that tap first");
         }
@@ -429,7 +441,9 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
     static const char *const interface_keys[] = { "kind", "interface", "group", "groups",
                                                   "tenants" };
     static const char *const replay_keys[] = { "kind", "mtu", "group", "groups", "tenants" };
+    static const char *const inline_keys[] = { "kind", "interface", "inline", "group", "groups" };
     const char *kind = NULL, *interface = NULL;
+    struct pk_tap_inline other = { 0 };
     uint64_t mtu = 0;
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -440,15 +454,19 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
         r = check_string("tap", body, "kind", &kind, err);
     if (r < 0)
         return r;
-    bool replay = strcmp(kind, "replay") == 0;
+    bool replay = strcmp(kind, "replay") == 0, is_inline = strcmp(kind, "inline") == 0;
     if (replay) {
         r = pk_check_keys("replay tap", body, replay_keys, PK_ARRAY_SIZE(replay_keys), err);
         if (r == 0)
             r = pk_check_uint("replay tap", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 1500,
                               &mtu, err);
-    } else if (strcmp(kind, "interface") == 0) {
-        r = pk_check_keys("interface tap", body, interface_keys, PK_ARRAY_SIZE(interface_keys),
-                          err);
+    } else if (is_inline || strcmp(kind, "interface") == 0) {
+        r = is_inline
+                ? pk_check_keys("inline tap", body, inline_keys, PK_ARRAY_SIZE(inline_keys), err)
+                : pk_check_keys("interface tap", body, interface_keys,
+                                PK_ARRAY_SIZE(interface_keys), err);
+        if (r == 0 && is_inline)
+            r = pk_inline_tap_parse(json_object_get(body, "inline"), &other, err);
         if (r == 0)
             r = check_string("interface tap", body, "interface", &interface, err);
         if (r == 0 && !pk_node_is_interface_name(interface)) {
@@ -456,14 +474,21 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
             r = pk_hint(err, "'ip link' and 'picket doctor' list this machine's interfaces");
         }
     } else {
-        r = pk_fail(err, PK_E_INVALID, "tap: 'kind' must be 'interface' or 'replay'");
+        r = pk_fail(err, PK_E_INVALID, "tap: 'kind' must be 'interface', 'inline' or 'replay'");
     }
     PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = NULL;
     if (r == 0)
-        r = pk_tap_new(tag, fleet, name, replay ? PK_TAP_REPLAY : PK_TAP_INTERFACE, interface,
-                       (unsigned)mtu, &tap, err);
+        r = pk_tap_new(tag, fleet, name,
+                       replay      ? PK_TAP_REPLAY
+                       : is_inline ? PK_TAP_INLINE
+                                   : PK_TAP_INTERFACE,
+                       interface, (unsigned)mtu, &tap, err);
     if (r == 0)
         r = pk_targets_parse(fleet, body, &tap->targets, err);
+    if (r == 0 && is_inline) {
+        tap->other = other;
+        r = pk_inline_tap_check(tap, err);
+    }
     if (r < 0)
         return r;
     *ret_tap = PK_TAKE(tap);
@@ -543,7 +568,9 @@ static int parse_before(const json_t *json, struct pk_tap_before *ret_before, st
 static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane,
                      struct pk_error *err)
 {
-    static const char *const keys[] = { "fleet", "name", "spec", "before", "leaving" };
+    static const char *const keys[] = {
+        "fleet", "name", "spec", "before", "otherBefore", "leaving"
+    };
     const char *fleet = NULL, *name = NULL;
     int r = pk_check_keys("tap", item, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
@@ -555,6 +582,8 @@ static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane
         r = pk_tap_parse(tag, fleet, name, json_object_get(item, "spec"), &tap, err);
     if (r == 0 && json_object_get(item, "before") != NULL)
         r = parse_before(json_object_get(item, "before"), &tap->before, err);
+    if (r == 0 && json_object_get(item, "otherBefore") != NULL)
+        r = parse_before(json_object_get(item, "otherBefore"), &tap->other.before, err);
     if (r == 0)
         tap->leaving = pk_json_bool_or(item, "leaving", false);
     if (r == 0 && (r = pk_node_plane_add_tap_take(plane, tap, err)) == 0)
@@ -647,30 +676,47 @@ static json_t *shares_to_json(const struct pk_group *group)
     return list;
 }
 
+static json_t *before_to_json(const struct pk_tap_before *before)
+{
+    json_t *offloads = json_array();
+    for (unsigned bit = 1; bit <= PK_OFFLOADS_TAP; bit <<= 1)
+        if ((before->offloads & bit) != 0)
+            (void)json_array_append_new(offloads, json_string(pk_offload_name(bit)));
+    return json_pack("{s:i,s:b,s:b,s:o}", "ifindex", (int)before->ifindex, "promisc",
+                     before->promisc, "up", before->up, "offloads", offloads);
+}
+
+static json_t *tap_spec_to_json(const struct pk_tap *tap)
+{
+    switch (tap->kind) {
+    case PK_TAP_REPLAY:
+        return json_pack("{s:s,s:i}", "kind", "replay", "mtu", (int)tap->mtu);
+    case PK_TAP_INLINE:
+        return json_pack("{s:s,s:s,s:o}", "kind", "inline", "interface", tap->interface, "inline",
+                         pk_inline_tap_options(tap));
+    default:
+        return json_pack("{s:s,s:s}", "kind", "interface", "interface", tap->interface);
+    }
+}
+
 static json_t *tap_to_json(const struct pk_tap *tap)
 {
     bool tenants = json_array_size(tap->targets.tenants) > 0;
-    json_t *spec = tap->kind == PK_TAP_REPLAY
-                       ? json_pack("{s:s,s:i}", "kind", "replay", "mtu", (int)tap->mtu)
-                       : json_pack("{s:s,s:s}", "kind", "interface", "interface", tap->interface);
+    json_t *spec = tap_spec_to_json(tap);
     if (json_object_set(spec, "groups", tap->targets.groups) < 0 ||
         (tenants && json_object_set(spec, "tenants", tap->targets.tenants) < 0)) {
         json_decref(spec);
         return NULL;
     }
     json_t *json = json_pack("{s:s,s:s,s:o}", "fleet", tap->fleet, "name", tap->name, "spec", spec);
-    if (json != NULL && tap->leaving)
-        (void)json_object_set_new(json, "leaving", json_true());
-    if (json == NULL || tap->before.ifindex == 0)
-        return json;
-    json_t *offloads = json_array();
-    for (unsigned bit = 1; bit <= PK_OFFLOADS_TAP; bit <<= 1)
-        if ((tap->before.offloads & bit) != 0)
-            (void)json_array_append_new(offloads, json_string(pk_offload_name(bit)));
-    if (json_object_set_new(json, "before",
-                            json_pack("{s:i,s:b,s:b,s:o}", "ifindex", (int)tap->before.ifindex,
-                                      "promisc", tap->before.promisc, "up", tap->before.up,
-                                      "offloads", offloads)) < 0) {
+    int bad = json == NULL;
+    if (tap->leaving)
+        bad |= json_object_set_new(json, "leaving", json_true());
+    if (tap->before.ifindex != 0)
+        bad |= json_object_set_new(json, "before", before_to_json(&tap->before));
+    if (tap->other.before.ifindex != 0)
+        bad |= json_object_set_new(json, "otherBefore", before_to_json(&tap->other.before));
+    if (bad != 0) {
         json_decref(json);
         return NULL;
     }

@@ -12,7 +12,7 @@
 #include "node/agent.h"
 
 /* The machine must not be cut off by a slip in a fleet. */
-static int check_may_take(struct pk_tap *tap, const struct pk_link *link, struct pk_error *err)
+static int check_may_take(const struct pk_link *link, struct pk_error *err)
 {
     if ((link->flags & IFF_LOOPBACK) != 0) {
         (void)pk_fail(err, PK_E_CONFLICT, "interface %s is the machine's loopback", link->name);
@@ -21,59 +21,59 @@ static int check_may_take(struct pk_tap *tap, const struct pk_link *link, struct
     }
     char route[16];
     int r = pk_link_default_route(route, err);
-    if (r < 0 || !pk_str_equal(route, tap->interface))
+    if (r < 0 || !pk_str_equal(route, link->name))
         return r;
     (void)pk_fail(err, PK_E_CONFLICT, "interface %s carries the machine's default route",
-                  tap->interface);
+                  link->name);
     return pk_hint(err, "a tap takes all packets of its interface away and would cut this machine "
                         "off: use an interface that only receives mirrored traffic");
 }
 
 /* Remembers how it is, once per appearance of the interface. */
-static int remember(struct pk_agent *agent, struct pk_tap *tap, const struct pk_link *link,
-                    struct pk_error *err)
+static int remember(struct pk_agent *agent, struct pk_tap_before *before,
+                    const struct pk_link *link, struct pk_error *err)
 {
-    if (tap->before.ifindex == link->ifindex)
+    if (before->ifindex == link->ifindex)
         return 0;
-    const struct pk_tap_before old = tap->before;
+    const struct pk_tap_before old = *before;
     unsigned on = 0;
     int r = pk_offloads_get(agent->ioctl_fd, link->name, &on, err);
     if (r < 0)
         return r;
-    tap->before = (struct pk_tap_before){ .ifindex = link->ifindex,
-                                          .promisc = (link->flags & IFF_PROMISC) != 0,
-                                          .up = (link->flags & IFF_UP) != 0,
-                                          .offloads = on & PK_OFFLOADS_TAP };
+    *before = (struct pk_tap_before){ .ifindex = link->ifindex,
+                                      .promisc = (link->flags & IFF_PROMISC) != 0,
+                                      .up = (link->flags & IFF_UP) != 0,
+                                      .offloads = on & PK_OFFLOADS_TAP };
     r = pk_node_plane_save(&agent->plane, agent->plane_path, err);
     if (r < 0)
-        tap->before = old;
+        *before = old;
     return r;
 }
 
-static int ensure_interface(struct pk_agent *agent, struct pk_tap *tap, struct pk_link *ret_link,
-                            struct pk_error *err)
+int pk_tap_take_interface(struct pk_agent *agent, struct pk_tap *tap, const char *name,
+                          struct pk_tap_before *before, struct pk_link *ret_link,
+                          struct pk_error *err)
 {
-    int r = pk_link_get(agent->nl, tap->interface, ret_link, err);
+    int r = pk_link_get(agent->nl, name, ret_link, err);
     if (r == PK_E_NOTFOUND) {
         tap->state = PK_TAP_MISSING;
         tap->attached = false;
         tap->ifindex = 0;
         tap->mode = PK_XDP_NONE;
-        (void)pk_fail(err, PK_E_NOTFOUND, "there is no interface %s on this machine",
-                      tap->interface);
+        (void)pk_fail(err, PK_E_NOTFOUND, "there is no interface %s on this machine", name);
         return pk_hint(err, "'picket doctor' lists the interfaces; the tap starts by itself when "
                             "the interface appears");
     }
     if (r == 0)
-        r = check_may_take(tap, ret_link, err);
+        r = check_may_take(ret_link, err);
     if (r == 0)
-        r = remember(agent, tap, ret_link, err);
+        r = remember(agent, before, ret_link, err);
     unsigned on = 0;
     if (r == 0)
-        r = pk_offloads_get(agent->ioctl_fd, tap->interface, &on, err);
+        r = pk_offloads_get(agent->ioctl_fd, name, &on, err);
     if (r == 0 && (on & PK_OFFLOADS_TAP) != 0) {
         struct pk_error fault = { 0 };
-        r = pk_offloads_set(agent->ioctl_fd, tap->interface, on & PK_OFFLOADS_TAP, false, &fault);
+        r = pk_offloads_set(agent->ioctl_fd, name, on & PK_OFFLOADS_TAP, false, &fault);
         /* A driver that cannot is no reason to see nothing; GET /v1/plane tells it. */
         if (r == PK_E_UNSUPPORTED) {
             (void)snprintf(tap->detail, sizeof(tap->detail), "%.199s", fault.msg);
@@ -134,8 +134,11 @@ static int ensure_replay_pair(struct pk_agent *agent, struct pk_tap *tap, struct
 static int ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
 {
     struct pk_link link;
-    int r = tap->kind == PK_TAP_INTERFACE ? ensure_interface(agent, tap, &link, err)
-                                          : ensure_replay_pair(agent, tap, &link, err);
+    if (tap->kind == PK_TAP_INLINE)
+        return pk_inline_tap_ensure(agent, tap, err);
+    int r = tap->kind == PK_TAP_INTERFACE
+                ? pk_tap_take_interface(agent, tap, tap->interface, &tap->before, &link, err)
+                : ensure_replay_pair(agent, tap, &link, err);
     if (r < 0)
         return r;
     tap->live_mtu = tap->kind == PK_TAP_REPLAY ? tap->mtu : link.mtu;
@@ -174,26 +177,27 @@ int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     return r;
 }
 
-/* The user's interface as it was. */
-static int restore(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
+int pk_tap_restore_interface(struct pk_agent *agent, const char *name,
+                             const struct pk_tap_before *before, struct pk_error *err)
 {
     struct pk_link link;
-    if (tap->before.ifindex == 0)
+    if (before->ifindex == 0)
         return 0;
-    int r = pk_link_get(agent->nl, tap->interface, &link, err);
+    int r = pk_link_get(agent->nl, name, &link, err);
     if (r == PK_E_NOTFOUND)
         return 0;
-    if (r == 0 && tap->before.offloads != 0)
-        r = pk_offloads_set(agent->ioctl_fd, tap->interface, tap->before.offloads, true, err);
+    if (r == 0 && before->offloads != 0)
+        r = pk_offloads_set(agent->ioctl_fd, name, before->offloads, true, err);
     if (r == 0)
         r = pk_link_set(agent->nl, &link, 0, 0,
-                        (tap->before.promisc ? 0 : IFF_PROMISC) | (tap->before.up ? 0 : IFF_UP),
-                        err);
+                        (before->promisc ? 0 : IFF_PROMISC) | (before->up ? 0 : IFF_UP), err);
     return r;
 }
 
 int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
 {
+    if (tap->kind == PK_TAP_INLINE)
+        return pk_inline_tap_remove(agent, tap, err);
     int first = pk_broker_tap_detach(agent->broker, tap->key, err);
     if (first == PK_E_NOTFOUND)
         first = 0;
@@ -201,7 +205,7 @@ int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     if (tap->kind == PK_TAP_REPLAY)
         r = pk_link_delete(agent->nl, tap->interface, first < 0 ? NULL : err);
     else
-        r = restore(agent, tap, first < 0 ? NULL : err);
+        r = pk_tap_restore_interface(agent, tap->interface, &tap->before, first < 0 ? NULL : err);
     tap->attached = false;
     tap->state = PK_TAP_DETACHED;
     return first < 0 ? first : r;
