@@ -20,6 +20,8 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_history,
     &pk_cmd_logs,
     &pk_cmd_events,
+    &pk_cmd_shunt_list,
+    &pk_cmd_shunt_stats,
     &pk_cmd_doctor,
     /* Fleet files */
     &pk_cmd_spec_example,
@@ -28,6 +30,8 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_spec_schema,
     /* Run */
     &pk_cmd_replay,
+    &pk_cmd_shunt_add,
+    &pk_cmd_shunt_remove,
     &pk_cmd_node,
     &pk_cmd_ship,
     &pk_cmd_up,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the agent answers, handed on: /v1/node, /v1/plane and replay. */
+/* What the agent answers, handed on: /v1/node, /v1/plane, replay and shunts. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -75,4 +75,60 @@ int pk_api_replay_start(void *arg, struct pk_http_request *request, struct pk_er
     if (r < 0)
         return r;
     return replay(arg, request, "POST", body, err);
+}
+
+/* ---- shunts: the agent checks the bodies ---- */
+
+static int shunts(void *arg, struct pk_http_request *request, const char *method, const char *query,
+                  struct pk_error *err)
+{
+    const char *fleet = NULL;
+    PK_JSON body = NULL;
+    size_t len = 0;
+    int r = pk_serve_fleet_param(request, &fleet, err);
+    (void)pk_http_body(request, &len);
+    if (r >= 0 && len > 0)
+        r = pk_http_body_json(request, &body, err);
+    if (r < 0)
+        return r;
+    PK_CLEANUP(pk_free_p) char *path = pk_asprintf("/v1/fleets/%s/shunts%s", fleet, query);
+    if (path == NULL)
+        return pk_no_memory(err);
+    return hand_on(arg, request, method, path, body, err);
+}
+
+int pk_api_shunts_add(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return shunts(arg, request, "POST", "", err);
+}
+
+int pk_api_shunts_remove(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return shunts(arg, request, "DELETE", "", err);
+}
+
+int pk_api_shunts_list(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    uint64_t limit = 0, page = 0;
+    int r = pk_serve_number_query(request, "limit", 1, 4096, 1000, &limit, err);
+    if (r >= 0)
+        r = pk_serve_number_query(request, "page", 0, UINT32_MAX, 0, &page, err);
+    if (r < 0)
+        return r;
+    const char *group = pk_http_query(request, "group");
+    PK_CLEANUP(pk_free_p) char *name = group != NULL ? pk_url_escape(group) : NULL;
+    PK_CLEANUP(pk_free_p)
+    char *query = pk_asprintf("?limit=%u&page=%u%s%s", (unsigned)limit, (unsigned)page,
+                              name != NULL ? "&group=" : "", name != NULL ? name : "");
+    return query == NULL ? pk_no_memory(err) : shunts(arg, request, "GET", query, err);
+}
+
+int pk_api_shunts_stats(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    uint64_t top = 0;
+    int r = pk_serve_number_query(request, "top", 1, 100, 10, &top, err);
+    if (r < 0)
+        return r;
+    PK_CLEANUP(pk_free_p) char *query = pk_asprintf("/stats?top=%u", (unsigned)top);
+    return query == NULL ? pk_no_memory(err) : shunts(arg, request, "GET", query, err);
 }
