@@ -5,10 +5,14 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/json.h"
+#include "base/str.h"
 #include "base/time.h"
 #include "cli/client.h"
 #include "cli/commands.h"
+
+#define GROUP_NAMES_MAX 4096u
 
 struct status_args {
     bool watch;
@@ -28,9 +32,31 @@ static const struct pk_table_column tap_columns[] = {
     { "INTERFACE", "interface", 1, false, NULL },
     { "STATE", "state", 1, false, "state" },
     { "MODE", "mode", 0, false, NULL },
+    { "GROUPS", "groupNames", 3, false, NULL, .free_text = true },
     { "PACKETS", "packets", 1, true, NULL },
     { "BYTES", "bytes", 2, true, "bytes" },
     { "DROPPED", "dropped", 1, true, NULL },
+    { "UNCLAIMED", "counters.unclaimed", 0, true, NULL },
+    { "PACKETS/S", "rate", 2, true, "count" },
+};
+static const struct pk_table_column tenant_columns[] = {
+    { "TENANT", "name", 1, false, NULL },
+    { "TAP", "tap", 1, false, NULL },
+    { "GROUPS", "groupNames", 1, false, NULL, .free_text = true },
+    { "PACKETS", "packets", 1, true, NULL },
+    { "BYTES", "bytes", 2, true, "bytes" },
+    { "PACKETS/S", "rate", 2, true, "count" },
+};
+static const struct pk_table_column group_columns[] = {
+    { "GROUP", "name", 1, false, NULL },
+    { "TENANT", "tenant", 1, false, NULL },
+    { "PACKETS", "counters.packets", 1, true, NULL },
+    { "FILTERED", "counters.filtered", 2, true, NULL },
+    { "SHUNTED", "counters.shunted", 3, true, NULL },
+    { "SHED", "counters.shed", 3, true, NULL },
+    { "SENT", "counters.sent", 1, true, NULL },
+    { "NOT SENT", "lost", 1, true, NULL },
+    { "PRIORITY", "priority", 0, true, NULL },
     { "PACKETS/S", "rate", 2, true, "count" },
 };
 static const struct pk_table_column lane_columns[] = {
@@ -68,6 +94,90 @@ static void add_rate(struct watch *watch, json_t *counters, const char *kind, co
     (void)json_object_set_new(row, "rate", json_integer((json_int_t)(rate + 0.5)));
 }
 
+/* The names of the groups that get what the tenant ("" = none) sends on the tap; tenant NULL: all
+ * groups of the tap. pk_free(). */
+static char *group_names(const json_t *tap, const char *tenant)
+{
+    PK_CLEANUP(pk_buf_done) struct pk_buf out = PK_BUF_INIT(GROUP_NAMES_MAX);
+    size_t i;
+    json_t *group;
+    json_array_foreach(json_object_get(tap, "groups"), i, group)
+    {
+        if (tenant == NULL || strcmp(pk_json_string_or(group, "tenant", ""), tenant) == 0)
+            (void)pk_buf_printf(&out, "%s%s", out.len > 0 ? ", " : "",
+                                pk_json_string_or(group, "name", ""));
+    }
+    return out.len > 0 ? pk_buf_take(&out) : pk_strdup("nobody");
+}
+
+static void set_group_names(json_t *row, const json_t *tap, const char *tenant)
+{
+    PK_CLEANUP(pk_free_p) char *names = group_names(tap, tenant);
+    if (names != NULL)
+        (void)json_object_set_new(row, "groupNames", json_string(names));
+}
+
+/* One row for each tenant of each tap; none when the fleet has no tenants. */
+static json_t *tenant_rows(struct watch *watch, json_t *counters, const json_t *status)
+{
+    json_t *rows = json_array();
+    size_t t, i;
+    json_t *tap, *tenant;
+    json_array_foreach(json_object_get(status, "taps"), t, tap)
+    {
+        const char *tap_name = pk_json_string_or(tap, "name", "");
+        const json_t *tenants = json_object_get(tap, "tenants");
+        json_array_foreach(tenants, i, tenant)
+        {
+            const char *name = pk_json_string_or(tenant, "name", "");
+            PK_CLEANUP(pk_free_p) char *key = pk_asprintf("%s %s", tap_name, name);
+            json_t *row =
+                name[0] == '\0' && json_array_size(tenants) == 1 ? NULL : json_copy(tenant);
+            if (row == NULL || key == NULL) {
+                json_decref(row);
+                continue;
+            }
+            (void)json_object_set_new(row, "tap", json_string(tap_name));
+            set_group_names(row, tap, name);
+            add_rate(watch, counters, "tenant", key, row);
+            if (name[0] == '\0')
+                (void)json_object_set_new(row, "name", json_string("(none)"));
+            (void)json_array_append_new(rows, row);
+        }
+    }
+    return rows;
+}
+
+/* One row for each group, where there is more to tell than its lanes do: several groups, tenants,
+ * packets that do not go to its lanes. */
+static json_t *group_rows(struct watch *watch, json_t *counters, const json_t *status)
+{
+    const json_t *groups = json_object_get(status, "groups");
+    bool told = json_array_size(groups) > 1;
+    json_t *rows = json_array();
+    size_t i;
+    json_t *group;
+    json_array_foreach(groups, i, group)
+    {
+        json_t *row = json_copy(group);
+        const json_t *count = json_object_get(group, "counters");
+        if (row == NULL)
+            continue;
+        (void)json_object_del(row, "lanes");
+        json_int_t lost = pk_json_int_or(count, "noLane", 0) + pk_json_int_or(count, "notSent", 0);
+        (void)json_object_set_new(row, "lost", json_integer(lost));
+        (void)json_object_set(row, "packets", json_object_get(count, "packets"));
+        add_rate(watch, counters, "group", pk_json_string_or(group, "name", ""), row);
+        told = told || pk_json_string_or(group, "tenant", "")[0] != '\0' || lost > 0 ||
+               pk_json_int_or(count, "filtered", 0) > 0 ||
+               pk_json_int_or(count, "shunted", 0) > 0 || pk_json_int_or(count, "shed", 0) > 0;
+        (void)json_array_append_new(rows, row);
+    }
+    if (!told)
+        (void)json_array_clear(rows);
+    return rows;
+}
+
 static json_t *tap_rows(struct watch *watch, json_t *counters, const json_t *status)
 {
     json_t *rows = json_array();
@@ -78,6 +188,7 @@ static json_t *tap_rows(struct watch *watch, json_t *counters, const json_t *sta
         json_t *row = json_copy(tap);
         if (row == NULL)
             continue;
+        set_group_names(row, tap, NULL);
         add_rate(watch, counters, "tap", pk_json_string_or(row, "name", ""), row);
         (void)json_array_append_new(rows, row);
     }
@@ -177,6 +288,16 @@ static void print_processes(const struct pk_ctx *ctx)
     }
 }
 
+/* A table that is left out, with the line before it, when it is empty. */
+static int print_part(const struct pk_ctx *ctx, const json_t *rows,
+                      const struct pk_table_column *columns, size_t count, struct pk_error *err)
+{
+    if (json_array_size(rows) == 0)
+        return 0;
+    printf("\n");
+    return pk_out_table(ctx, NULL, rows, columns, count, "name", err);
+}
+
 static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *counters,
                         const json_t *status, struct pk_error *err)
 {
@@ -191,11 +312,17 @@ static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *c
     pk_print_clean(stdout, state);
     printf("%s\n\n", pk_color(ctx, NULL));
     PK_JSON taps = tap_rows(watch, counters, status);
+    PK_JSON tenants = tenant_rows(watch, counters, status);
+    PK_JSON groups = group_rows(watch, counters, status);
     PK_JSON lanes = lane_rows(watch, counters, status);
     /* The rate's column is the last: it only comes with --watch. */
     size_t hidden = watch->on ? 0 : 1;
     int r = pk_out_table(ctx, NULL, taps, tap_columns, PK_ARRAY_SIZE(tap_columns) - hidden, "name",
                          err);
+    if (r >= 0)
+        r = print_part(ctx, tenants, tenant_columns, PK_ARRAY_SIZE(tenant_columns) - hidden, err);
+    if (r >= 0)
+        r = print_part(ctx, groups, group_columns, PK_ARRAY_SIZE(group_columns) - hidden, err);
     printf("\n");
     if (r >= 0)
         r = pk_out_table(ctx, NULL, lanes, lane_columns, PK_ARRAY_SIZE(lane_columns) - hidden,

@@ -441,6 +441,30 @@ static json_t *list_of(const json_t *row, const char *key)
     return json_is_array(list) ? json_incref(list) : json_array();
 }
 
+/* The selectors of a tap's tenants, without what is counted of them: it must not make a plan stale.
+ */
+static json_t *tenants_of(const json_t *tap)
+{
+    static const char *const keys[] = { "name",    "vlans",          "vnis",
+                                        "greKeys", "erspanSessions", "prefixes" };
+    json_t *list = json_array();
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(tap, "tenants"), i, row)
+    {
+        json_t *tenant = json_object();
+        if (pk_json_string_or(row, "name", "")[0] == '\0') { /* what none of them claims */
+            json_decref(tenant);
+            continue;
+        }
+        for (size_t k = 0; k < PK_ARRAY_SIZE(keys); k++)
+            if (json_object_get(row, keys[k]) != NULL)
+                (void)json_object_set(tenant, keys[k], json_object_get(row, keys[k]));
+        (void)json_array_append_new(list, tenant);
+    }
+    return list;
+}
+
 static int observe_taps(const json_t *plane, const char *fleet, struct pk_observed *observed)
 {
     const json_t *list = json_object_get(plane, "taps");
@@ -462,7 +486,7 @@ static int observe_taps(const json_t *plane, const char *fleet, struct pk_observ
         tap->options = options != NULL ? json_incref(options) : json_object();
         tap->name = pk_strdup(pk_json_string_or(row, "name", ""));
         tap->groups = list_of(row, "groups");
-        tap->tenants = list_of(row, "tenants");
+        tap->tenants = tenants_of(row);
         tap->interface = pk_strdup(interface);
         tap->mtu = (unsigned)PK_MAX(pk_json_int_or(row, "mtu", 0), 0);
         if (strcmp(state, "up") == 0)

@@ -189,13 +189,14 @@ static json_t *taps_json(struct report *report)
         const char *detail = pk_json_string_or(row, "detail", "");
         const char *interface =
             pk_tap_has_interface(tap->kind) ? tap->interface : pk_json_string_or(row, "interface", "");
+        json_t *counted = json_object_get(row, "tenants");
         if (strcmp(state, "up") != 0)
             complain(report, "tap %s is %s%s%s", tap->name, state, detail[0] != '\0' ? ": " : "",
                      detail);
         json_t *json =
             json_pack("{s:s,s:s,s:s,s:O,s:O,s:s,s:s,s:I,s:I,s:I}", "name", tap->name, "kind",
                       pk_tap_kind_name(tap->kind), "interface", interface, "groups", tap->groups,
-                      "tenants", tap->tenants, "state", state, "mode",
+                      "tenants", counted != NULL ? counted : tap->tenants, "state", state, "mode",
                       pk_json_string_or(row, "mode", "none"), "packets", number(row, "packets"),
                       "bytes", number(row, "bytes"), "dropped", number(row, "dropped"));
         json_t *replay = json_object_get(row, "replay");

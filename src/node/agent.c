@@ -768,6 +768,40 @@ static json_t *with_counters_take(json_t *row, const json_t *counters)
     return row;
 }
 
+static const json_t *named(const json_t *list, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), name) == 0)
+            return row;
+    }
+    return NULL;
+}
+
+/* The tap's tenants with what was counted of each; last "", what none of them claims. NULL = out of
+ * memory. */
+static json_t *tenants_status(const struct pk_tap *tap, const json_t *counters)
+{
+    const json_t *counted = json_object_get(counters, "tenants");
+    json_t *list = json_array();
+    size_t i;
+    json_t *row;
+    json_array_foreach(tap->targets.tenants, i, row)
+    {
+        json_t *copy = json_copy(row);
+        const json_t *count = named(counted, pk_json_string_or(row, "name", ""));
+        if (count != NULL && copy != NULL)
+            (void)json_object_update_missing(copy, (json_t *)(uintptr_t)count);
+        (void)json_array_append_new(list, copy);
+    }
+    const json_t *rest = named(counted, "");
+    if (rest != NULL)
+        (void)json_array_append(list, (json_t *)(uintptr_t)rest);
+    return list;
+}
+
 static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, const json_t *all)
 {
     static const char *const modes[] = { "none", "native", "generic" };
@@ -780,15 +814,15 @@ static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, cons
     json_t *reasons = json_object_get(counters, "reasons");
     bool is_replay = tap->kind == PK_TAP_REPLAY;
     bool up = tap->state == PK_TAP_UP;
-    json_t *row =
-        json_pack("{s:s,s:s,s:s,s:s,s:O,s:O,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "fleet",
-                  tap->fleet, "name", tap->name, "kind", kinds[tap->kind], "interface",
-                  tap->interface, "groups", tap->targets.groups, "tenants", tap->targets.tenants,
-                  "mtu", (int)tap->live_mtu, "mode", modes[up ? tap->mode : PK_XDP_NONE], "state",
-                  states[tap->state], "detail", tap->detail, "packets", number(counters, "packets"),
-                  "bytes", number(counters, "bytes"), "dropped", number(counters, "dropped"),
-                  "reasons", reasons != NULL ? json_incref(reasons) : json_object(), "replay",
-                  is_replay ? replay_status(agent, tap) : json_null());
+    json_t *row = json_pack("{s:s,s:s,s:s,s:s,s:O,s:o,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}",
+                            "fleet", tap->fleet, "name", tap->name, "kind", kinds[tap->kind],
+                            "interface", tap->interface, "groups", tap->targets.groups, "tenants",
+                            tenants_status(tap, counters), "mtu", (int)tap->live_mtu, "mode",
+                            modes[up ? tap->mode : PK_XDP_NONE], "state", states[tap->state],
+                            "detail", tap->detail, "packets", number(counters, "packets"), "bytes",
+                            number(counters, "bytes"), "dropped", number(counters, "dropped"),
+                            "reasons", reasons != NULL ? json_incref(reasons) : json_object(),
+                            "replay", is_replay ? replay_status(agent, tap) : json_null());
     return with_counters_take(row, counters);
 }
 

@@ -9,8 +9,9 @@
  *     {"hostname","kernel","cpus","numaNodes","memoryBytes","pid","version",
  *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state"}]}
  * GET /v1/plane
- *     {"taps":[{"fleet","name","kind","interface","groups":[..],"tenants":[..] (as PUT),"mtu",
+ *     {"taps":[{"fleet","name","kind","interface","groups":[..] (as PUT),"mtu",
  *               "mode":"native|generic|none","state":"up|missing|detached","detail","packets","bytes",
+ *               "tenants":[..] (as PUT, with "packets","bytes", and "" for what none claims),
  *               "dropped","reasons":{},"replay":{..}|null, and what else the broker counts of a tap}],
  *      "groups":[{"fleet","name","detail","hash","tenant","priority","generation","ranges":[..],
  *                 and what else the broker counts of a group (broker/broker.h)}],
