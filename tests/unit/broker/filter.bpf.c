@@ -20,14 +20,13 @@ struct {
 SEC("xdp.frags")
 int filter_probe(struct xdp_md *ctx)
 {
-    __u32 zero = 0, size = (__u32)bpf_xdp_get_buff_len(ctx), part = size;
+    __u32 zero = 0, size = (__u32)bpf_xdp_get_buff_len(ctx);
     struct pk_parser *parser = bpf_map_lookup_elem(&parsers, &zero);
     if (!parser)
         return XDP_DROP;
-    if (part > PK_PARSE_WINDOW)
-        part = PK_PARSE_WINDOW;
-    asm volatile("" : "+r"(part));
-    if (part < 1 || part > PK_PARSE_WINDOW || bpf_xdp_load_bytes(ctx, 0, parser->window, part) < 0)
+    __u64 last = (size > PK_PARSE_WINDOW ? PK_PARSE_WINDOW : size) - 1;
+    asm volatile("" : "+r"(last)); /* or clang drops the check, and Linux 6.1 does not see why */
+    if (last >= PK_PARSE_WINDOW || bpf_xdp_load_bytes(ctx, 0, parser->window, (__u32)last + 1) < 0)
         return XDP_DROP;
     pk_parse(parser, size, PK_HASH_FLOW);
     mask = pk_filter_mask(parser, size, channel);
