@@ -300,3 +300,54 @@ size_t pk_nic_changes(const struct pk_nic_spec *spec, const struct pk_nic_facts 
     want_coalesce(&list, spec, facts);
     return list.count;
 }
+
+static void differs_on(struct list *list, enum pk_nic_setting setting, bool was, bool now)
+{
+    if (was == now)
+        return;
+    struct pk_nic_change *change = add(list, setting, 0);
+    TEXT(change->from, "%s", was ? "on" : "off");
+    TEXT(change->to, "%s", now ? "on" : "off");
+}
+
+static void differs_number(struct list *list, enum pk_nic_setting setting, unsigned was,
+                           unsigned now)
+{
+    if (was == now)
+        return;
+    struct pk_nic_change *change = add(list, setting, now);
+    TEXT(change->from, "%u", was);
+    TEXT(change->to, "%u", now);
+}
+
+size_t pk_nic_compare(const struct pk_nic_facts *was, const struct pk_nic_facts *now,
+                      struct pk_nic_change changes[PK_NIC_SETTINGS])
+{
+    struct list list = { .changes = changes };
+    differs_number(&list, PK_NIC_QUEUES, was->queues, now->queues);
+    differs_number(&list, PK_NIC_RINGS, was->rings, now->rings);
+    bool one_sided = was->hash == PK_NIC_HASH_OTHER, one_sided_now = now->hash == PK_NIC_HASH_OTHER;
+    if (one_sided != one_sided_now && was->hash != PK_NIC_HASH_NONE &&
+        now->hash != PK_NIC_HASH_NONE) {
+        struct pk_nic_change *change = add(&list, PK_NIC_HASH, 0);
+        TEXT(change->from, one_sided ? "one-sided" : "symmetric");
+        TEXT(change->to, one_sided_now ? "one-sided" : "symmetric");
+    }
+    differs_on(&list, PK_NIC_VLAN, was->vlan, now->vlan);
+    differs_on(&list, PK_NIC_GRO, was->gro, now->gro);
+    differs_on(&list, PK_NIC_LRO, was->lro, now->lro);
+    differs_on(&list, PK_NIC_PAUSE, was->pause_rx || was->pause_tx, now->pause_rx || now->pause_tx);
+    if (was->coalesce_adaptive != now->coalesce_adaptive ||
+        (!now->coalesce_adaptive && was->coalesce_usecs != now->coalesce_usecs)) {
+        struct pk_nic_change *change = add(&list, PK_NIC_COALESCE, now->coalesce_usecs);
+        const struct pk_nic_facts *const both[] = { was, now };
+        for (size_t i = 0; i < 2; i++) {
+            char *text = i == 0 ? change->from : change->to;
+            if (both[i]->coalesce_adaptive)
+                (void)snprintf(text, sizeof(change->from), "adaptive");
+            else
+                (void)snprintf(text, sizeof(change->from), "%u us", both[i]->coalesce_usecs);
+        }
+    }
+    return list.count;
+}

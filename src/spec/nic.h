@@ -91,5 +91,8 @@ struct pk_nic_change {
  * many. What was left to 'auto' and cannot be done is told too, with why_not. */
 size_t pk_nic_changes(const struct pk_nic_spec *spec, const struct pk_nic_facts *facts,
                       struct pk_nic_change changes[PK_NIC_SETTINGS]);
+/* What of an interface's set-up differs between two looks. Returns how many. */
+size_t pk_nic_compare(const struct pk_nic_facts *was, const struct pk_nic_facts *now,
+                      struct pk_nic_change changes[PK_NIC_SETTINGS]);
 
 #endif
