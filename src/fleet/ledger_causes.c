@@ -30,15 +30,12 @@ static const struct pk_ledger_row rows[] = {
     { NIC, PK_LEDGER_LOSS, "lost.length", "nic-length", "interface",
       "the frame was longer than the interface takes, or shorter than a frame is",
       "raise the interface's MTU to the longest frame of the mirrored network, tags included" },
-    { NIC, PK_LEDGER_LOSS, "lost.memory", "nic-memory", "interface",
-      "the driver had no memory for the packet",
-      "look for what fills the machine's memory; raise vm.min_free_kbytes" },
     { NIC, PK_LEDGER_LOSS, "lost.driver", "nic-driver", "interface",
       "the driver dropped it without saying why",
       "'ethtool -S INTERFACE' has the driver's own counters; see its documentation" },
     { NIC, PK_LEDGER_LOSS, "lost.sender", "nic-sender", "interface",
-      "the virtual link's ring was full: its other end sent faster than it was read here",
-      "send more slowly, or give the receiving CPU less other work" },
+      "the virtual link did not take it from its other end: ring full, or frame too long",
+      "send more slowly, give the receiving CPU less other work, or raise the MTU" },
 
     /* ---- the tap's program ---- */
     { TAP, PK_LEDGER_IN, "packets", "", "tap", "", "" },
@@ -75,7 +72,18 @@ static const struct pk_ledger_row rows[] = {
          "nothing to do: no packet is lost by it")
     READ("tunnel-too-deep", "too many or too long headers in a tunnel: went by the tunnel's addresses",
          "nothing to do: no packet is lost by it")
+    READ("mirror-malformed",
+         "a tunnel to this machine that contradicts itself: left to the machine",
+         "check the sender of the mirror")
+    READ("mirror-fragment",
+         "a fragment of a mirror's packet: delivered with its outer headers",
+         "raise the MTU on the mirror's way, so that nothing is fragmented")
+    READ("mirror-closed",
+         "the tunnel's headers were not in one piece: delivered with them",
+         "nothing to do: no packet is lost by it")
 #undef READ
+    { TAP, PK_LEDGER_NOTE, "passed", "passed", "tap",
+      "traffic of the machine itself, left to it", "nothing to do: it is not the mirror's" },
 
     /* ---- a group: filter, shunt, slot ---- */
     { TENANT, PK_LEDGER_IN, "packets", "", "tap", "", "" },

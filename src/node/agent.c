@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/time.h"
+#include "node/loss.h"
 #include "node/metrics.h"
 #include "node/probe.h"
 #include "node/replay.h"
@@ -823,6 +824,8 @@ static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, cons
                             number(counters, "bytes"), "dropped", number(counters, "dropped"),
                             "reasons", reasons != NULL ? json_incref(reasons) : json_object(),
                             "replay", is_replay ? replay_status(agent, tap) : json_null());
+    if (row != NULL)
+        (void)json_object_set_new(row, "nic", pk_loss_of_tap(agent->nl, agent->ioctl_fd, tap));
     return with_counters_take(row, counters);
 }
 
@@ -842,13 +845,13 @@ static json_t *lane_status(const struct pk_lane *lane, const json_t *counters)
     json_int_t unread = number(counters, "unread");
     json_int_t ring = number(counters, "ringDropped");
     const char *state = !lane->working ? "broken" : lane->reader ? "ready" : "unread";
-    return json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "fleet",
+    return json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "fleet",
                      lane->fleet, "group", lane->group, "index", (int)lane->index, "netns",
                      lane->netns_path, "interface", "tap0", "mtu", (int)lane->live_mtu, "state",
-                     state, "detail", lane->detail, "slots", number(counters, "slots"), "packets",
-                     number(counters, "packets"), "bytes", number(counters, "bytes"), "dropped",
-                     unread + ring, "unread", unread, "ringDropped", ring, "blocked",
-                     number(counters, "blocked"));
+                     state, "detail", lane->detail, "slots", number(counters, "slots"), "sent",
+                     number(counters, "sent"), "packets", number(counters, "packets"), "bytes",
+                     number(counters, "bytes"), "dropped", unread + ring, "unread", unread,
+                     "ringDropped", ring, "blocked", number(counters, "blocked"));
 }
 
 static json_t *inline_lane_status_take(const struct pk_lane *lane, const json_t *counters,

@@ -208,6 +208,8 @@ struct pk_tap {
     bool attached;
     char detail[200];
     struct pk_replay *replay;
+    json_t *loss; /* of the interface (loss.h), as read last; NULL = not yet */
+    pk_nsec loss_at;
 };
 
 struct pk_plane {

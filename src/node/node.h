@@ -17,6 +17,7 @@
  *                 and what else the broker counts of a group (broker/broker.h)}],
  *      "lanes":[{"fleet","group","index","netns","interface","mtu","state":"ready|unread|broken",
  *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
+ *     a tap also has "nic": what its interface lost, as of loss.h
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}

@@ -99,6 +99,7 @@ void pk_tap_free(struct pk_tap *tap)
     pk_free(tap->name);
     pk_free(tap->key);
     pk_targets_done(&tap->targets);
+    json_decref(tap->loss);
     pk_free(tap);
 }
 
