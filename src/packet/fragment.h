@@ -19,8 +19,8 @@ struct pk_fragment_key {
 
 struct pk_fragment_entry {
     __u64 time;
-    __u32 hash;
-    __u32 orphan; /* left by a later fragment that came before the first one */
+    __u32 hash;   /* or the tenant's number (packet/tenant.h) */
+    __u32 orphan; /* left by a later fragment that came before the first one; or whose number */
 };
 
 #endif
