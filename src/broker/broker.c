@@ -86,14 +86,17 @@ int pk_broker_remove_pins(const char *pin_dir, struct pk_error *err)
         struct dirent *entry;
         while ((entry = readdir(dir)) != NULL) {
             bool is_map = strncmp(entry->d_name, "pk_", 3) == 0;
+            bool is_copier = pk_copier_is_pin(entry->d_name);
             bool is_link =
                 strncmp(entry->d_name, "tap-", 4) == 0 || strncmp(entry->d_name, "lane-", 5) == 0;
-            if (maps == 0 ? !is_link : !is_map)
+            if (maps == 0 ? !is_link && !is_copier : !is_map)
                 continue;
             PK_CLEANUP(pk_free_p) char *path = pk_path_join(pin_dir, entry->d_name);
             int one = path == NULL ? pk_no_memory(err) : 0;
             if (one == 0 && is_link)
                 one = pk_link_drop(path, err);
+            else if (one == 0 && is_copier)
+                one = pk_copier_drop(pin_dir, entry->d_name, err);
             else if (one == 0 && unlink(path) < 0 && errno != ENOENT)
                 one = pk_fail_errno(err, errno, "cannot remove %s", path);
             r = r < 0 ? r : one;
@@ -156,8 +159,8 @@ static int take_over(struct pk_broker *broker, struct pk_error *err)
         if (broker->lanes[i].key[0] != '\0' && broker->lanes[i].build != broker->build)
             r = pk_lane_renew(broker, i, err);
     for (uint32_t i = 0; i < PK_TAPS_MAX && r >= 0; i++)
-        if (broker->taps[i].ifindex != 0 && broker->taps[i].build != broker->build)
-            r = pk_tap_renew(broker, i, err);
+        if (broker->taps[i].key[0] != '\0')
+            r = pk_tap_load_tenants(broker, i, err);
     if (r >= 0)
         r = pk_inline_taps_renew(broker, err);
     return r;
@@ -212,6 +215,10 @@ void pk_broker_close(struct pk_broker *broker)
     for (size_t i = 0; i < PK_GROUPS_MAX; i++) {
         pk_free(broker->tables[i]);
         pk_group_wish_done(&broker->wishes[i]);
+    }
+    for (size_t i = 0; i < PK_TAPS_MAX; i++) {
+        pk_tap_setup_free(broker->setups[i]);
+        pk_free(broker->tenants[i]);
     }
     pk_fragment_memory_free(broker->fragments);
     pk_free(broker->pin_dir);

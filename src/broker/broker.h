@@ -146,8 +146,8 @@ struct pk_filter;
 /* A group that gets the packets of a tenant. A group stands once in a tap's list. */
 struct pk_broker_target {
     const char *group_key;
-    const char *tenant;             /* NULL or "" = what no tenant of the tap claims */
-    const struct pk_filter *filter; /* NULL = all; not kept beyond the call */
+    const char *tenant;       /* NULL or "" = what no tenant of the tap claims */
+    struct pk_filter *filter; /* NULL = all; the broker holds it too (pk_filter_ref()) */
 };
 
 enum pk_broker_tap_kind {
@@ -191,21 +191,39 @@ bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned if
 
 /*
  * All counters as JSON, since the thing was added (they survive the agent):
- * {"taps":[{"key","packets","bytes","redirected","passed","dropped","reasons":{"non-ip":N,...}}],
- *  "groups":[{"key","generation","ranges":[{"packets","bytes"}*64]}],
- *  "lanes":[{"key","slots","sent","sentBytes",     redirected towards the lane by the broker
+ * {"taps":[{"key","packets","bytes","redirected","passed","dropped","unclaimed","copiesLost",
+ *           "reasons":{"non-ip":N,...},
+ *           "tenants":[{"name","packets","bytes"}]}],   "" = what no tenant claims
+ *  "groups":[{"key","generation","packets","bytes","filtered","shunted","shed","noLane","notSent",
+ *             "sent","copied", and the bytes of each: "filteredBytes",...,
+ *             "ranges":[{"packets","bytes"}*64]}],
+ *  "lanes":[{"key","slots","sent","sentBytes",     sent towards the lane by the broker
  *            "packets","bytes",                    arrived in the lane
  *            "ringDropped",                        sent - arrived: the lane's receive ring was full
  *            "unread","blocked"}]}                 arrived while no tool read; tried to leave the
- * lane dropped of a tap: no group, no lane, or a failed redirect. New reference.
+ * lane. Of a tap, each packet is in one of redirected (to one lane or more), passed (too large to
+ * be broadcast: copied for each group further up in the kernel) and dropped; unclaimed is a part of
+ * dropped. Of a group, packets = filtered + shunted + shed + noLane + notSent + sent; copied is a
+ * part of sent. New reference.
  */
 json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err);
 
-/* Decides about one packet exactly as the kernel does (same parser and hash source). For replay
- * tests and benches. *ret_lane = index, *ret_reason = name of the counter it would raise besides
- * packets
- * ("" = parsed whole). */
-int pk_broker_decide(struct pk_broker *broker, const char *group_key, const void *frame, size_t len,
-                     unsigned *ret_lane, const char **ret_reason, struct pk_error *err);
+/* What a group of the tap does with a packet. */
+struct pk_broker_choice {
+    const char *group_key;
+    int lane;           /* index in the group, or -1 = to none */
+    bool filtered;      /* by its filter */
+    const char *reason; /* why it did not go by its own flow; "" = it did */
+};
+struct pk_broker_decision {
+    const char *tenant; /* "" = none that is named; NULL = cannot be known: the packet is dropped */
+    size_t count;
+    struct pk_broker_choice targets[PK_BROKER_TARGETS_MAX];
+};
+/* Decides about one packet exactly as the kernel does (same parser, tenants and hash source), as
+ * long as no slot drains and nothing is shunted. For replay, tests and benches. The strings live as
+ * long as the tap is attached so. */
+int pk_broker_decide(struct pk_broker *broker, const char *tap_key, const void *frame, size_t len,
+                     struct pk_broker_decision *ret_decision, struct pk_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include "broker/broker.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <bpf/bpf.h>
@@ -30,6 +31,26 @@ int pk_counters_sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t in
     return 0;
 }
 
+static int add_tenants(struct pk_broker *broker, uint32_t tap, json_t *list, struct pk_error *err)
+{
+    const struct pk_tenant_record *records = broker->tenants[tap];
+    bool any = false;
+    for (uint32_t i = 0; i < PK_CHANNELS && records != NULL; i++) {
+        struct pk_tenant_counters count;
+        uint32_t index = tap * PK_CHANNELS + i;
+        any |= records[i].name[0] != '\0';
+        if (records[i].name[0] == '\0' && (i != PK_TENANT_NONE || !any))
+            continue;
+        int r = PK_COUNTERS_SUM(broker, PK_MAP_TENANT_COUNTS, index, &count, err);
+        if (r < 0)
+            return r;
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "name", records[i].name, "packets",
+                                              (json_int_t)count.packets, "bytes",
+                                              (json_int_t)count.bytes));
+    }
+    return 0;
+}
+
 static int add_tap(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
 {
     struct pk_tap_counters count;
@@ -41,31 +62,65 @@ static int add_tap(struct pk_broker *broker, uint32_t id, json_t *list, struct p
         if (count.reasons[i] != 0)
             json_object_set_new(reasons, pk_reason_name(i),
                                 json_integer((json_int_t)count.reasons[i]));
+    struct pk_handover over = { 0 };
+    if (bpf_map_lookup_elem(broker->maps[PK_MAP_HANDOVERS], &id, &over) < 0) {
+        json_decref(reasons);
+        return pk_fail_errno(err, errno, "cannot read the counters");
+    }
+    json_t *tenants = json_array();
     json_array_append_new(
         list,
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "key", broker->taps[id].key, "packets",
-                  (json_int_t)count.packets, "bytes", (json_int_t)count.bytes, "redirected",
-                  (json_int_t)count.redirected, "passed", (json_int_t)count.passed, "dropped",
-                  (json_int_t)count.dropped, "reasons", reasons));
-    return 0;
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "key", broker->taps[id].key,
+                  "packets", (json_int_t)count.packets, "bytes", (json_int_t)count.bytes,
+                  "redirected", (json_int_t)count.redirected, "passed", (json_int_t)count.passed,
+                  "dropped", (json_int_t)count.dropped, "unclaimed", (json_int_t)count.unclaimed,
+                  "copiesLost", (json_int_t)over.lost, "reasons", reasons, "tenants", tenants));
+    return add_tenants(broker, id, tenants, err);
+}
+
+/* A count and its bytes, by the outcome's name. */
+static void set_count(json_t *to, const char *name, uint64_t packets, uint64_t bytes)
+{
+    char key[32];
+    (void)snprintf(key, sizeof key, "%sBytes", name);
+    json_object_set_new(to, name, json_integer((json_int_t)packets));
+    json_object_set_new(to, key, json_integer((json_int_t)bytes));
 }
 
 static int add_group(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
 {
+    static const char *const names[PK_OUTCOMES] = {
+        [PK_OUTCOME_FILTERED] = "filtered", [PK_OUTCOME_SHUNTED] = "shunted",
+        [PK_OUTCOME_SHED] = "shed",         [PK_OUTCOME_NO_LANE] = "noLane",
+        [PK_OUTCOME_COPIED] = "copied",
+    };
+    struct pk_group_counters count;
+    int r = PK_COUNTERS_SUM(broker, PK_MAP_GROUP_COUNTS, id, &count, err);
+    if (r < 0)
+        return r;
+    const struct pk_count *of = count.outcomes, *copied = &of[PK_OUTCOME_COPIED];
+    const struct pk_count *handed = &of[PK_OUTCOME_HANDED];
+    json_t *group = json_pack("{s:s, s:I, s:I, s:I}", "key", broker->groups[id].key, "generation",
+                              (json_int_t)broker->groups[id].generation, "packets",
+                              (json_int_t)of[PK_OUTCOME_ALL].packets, "bytes",
+                              (json_int_t)of[PK_OUTCOME_ALL].bytes);
+    for (size_t i = 0; i < PK_OUTCOMES; i++)
+        if (names[i] != NULL)
+            set_count(group, names[i], of[i].packets, of[i].bytes);
+    set_count(group, "sent", of[PK_OUTCOME_SENT].packets + copied->packets,
+              of[PK_OUTCOME_SENT].bytes + copied->bytes);
+    /* What was handed over and not copied was lost on that way. */
+    set_count(group, "notSent",
+              of[PK_OUTCOME_NOT_SENT].packets + handed->packets -
+                  PK_MIN(copied->packets, handed->packets),
+              of[PK_OUTCOME_NOT_SENT].bytes + handed->bytes - PK_MIN(copied->bytes, handed->bytes));
     json_t *ranges = json_array();
-    for (uint32_t i = 0; i < PK_RANGES; i++) {
-        struct pk_range_counters count;
-        int r = PK_COUNTERS_SUM(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i, &count, err);
-        if (r < 0) {
-            json_decref(ranges);
-            return r;
-        }
-        json_array_append_new(ranges, json_pack("{s:I, s:I}", "packets", (json_int_t)count.packets,
-                                                "bytes", (json_int_t)count.bytes));
-    }
-    json_array_append_new(list,
-                          json_pack("{s:s, s:I, s:o}", "key", broker->groups[id].key, "generation",
-                                    (json_int_t)broker->groups[id].generation, "ranges", ranges));
+    for (uint32_t i = 0; i < PK_RANGES; i++)
+        json_array_append_new(ranges, json_pack("{s:I, s:I}", "packets",
+                                                (json_int_t)count.ranges[i].packets, "bytes",
+                                                (json_int_t)count.ranges[i].bytes));
+    json_object_set_new(group, "ranges", ranges);
+    json_array_append_new(list, group);
     return 0;
 }
 

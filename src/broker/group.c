@@ -11,14 +11,6 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "broker/internal.h"
-#include "packet/flow.h"
-#include "packet/parse.h"
-
-static int no_group(const char *key, struct pk_error *err)
-{
-    pk_fail(err, PK_E_NOTFOUND, "there is no group %s", key);
-    return pk_hint(err, "set its lanes first");
-}
 
 int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err)
 {
@@ -94,14 +86,10 @@ static int begin(struct pk_broker *broker, uint32_t id, const char *key, struct 
 {
     struct pk_group_record record = { 0 };
     memcpy(record.key, key, strlen(key)); /* its length is checked */
-    for (uint32_t i = 0; i < PK_RANGES; i++) {
-        int r = pk_map_zero(broker, PK_MAP_RANGE_COUNTS, id * PK_RANGES + i,
-                            sizeof(struct pk_range_counters), err);
-        if (r < 0)
-            return r;
-    }
-    broker->groups[id] = record;
-    return 0;
+    int r = pk_map_zero(broker, PK_MAP_GROUP_COUNTS, id, sizeof(struct pk_group_counters), err);
+    if (r >= 0)
+        broker->groups[id] = record;
+    return r;
 }
 
 int pk_broker_group_turn(struct pk_broker *broker, const char *key, enum pk_hash_mode mode,
@@ -128,8 +116,13 @@ int pk_broker_group_turn(struct pk_broker *broker, const char *key, enum pk_hash
     broker->wishes[id].drain = drain;
     if (is_new)
         r = begin(broker, id, key, err);
+    /* Programs know a lane before packets go to it, and the mode after it has come. */
+    if (r >= 0)
+        r = pk_taps_follow(broker, err);
     if (r >= 0)
         r = pk_group_step(broker, id, mode, err);
+    if (r >= 0)
+        r = pk_taps_follow(broker, err);
     if (r < 0) {
         broker->wishes[id] = before;
         if (is_new)
@@ -158,7 +151,7 @@ int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_
     uint32_t id = (uint32_t)found;
     /* A tap's program has the group's number in it, which another group may get. */
     for (size_t i = 0; i < PK_TAPS_MAX; i++) {
-        if (broker->taps[i].key[0] != '\0' && broker->taps[i].group == id) {
+        if (broker->taps[i].key[0] != '\0' && (broker->taps[i].groups >> id & 1) != 0) {
             pk_fail(err, PK_E_CONFLICT, "the tap %s sends to group %s", broker->taps[i].key, key);
             return pk_hint(err, "detach the tap first");
         }
@@ -209,24 +202,5 @@ int pk_group_forget_lane(struct pk_broker *broker, uint32_t lane, struct pk_erro
             return r;
         (void)PK_TAKE(slots);
     }
-    return 0;
-}
-
-int pk_broker_decide(struct pk_broker *broker, const char *group_key, const void *frame, size_t len,
-                     unsigned *ret_lane, const char **ret_reason, struct pk_error *err)
-{
-    int group = group_key[0] != '\0' ? PK_FIND(broker->groups, group_key) : -1;
-    if (group < 0 || broker->tables[group] == NULL)
-        return no_group(group_key, err);
-    uint32_t hash = 0;
-    unsigned reason =
-        pk_flow_decide(broker->fragments, frame, len,
-                       (enum pk_hash_mode)broker->tables[group]->mode, broker->seed, &hash);
-    uint32_t slot = pk_reason_is_first_lane(reason) ? PK_HASH_SLOTS : pk_hash_slot(hash);
-    uint16_t lane = broker->tables[group]->lane[slot];
-    if (lane == PK_NO_LANE)
-        return pk_fail(err, PK_E_NOTFOUND, "group %s has no lane for this packet", group_key);
-    *ret_lane = broker->lanes[lane].index;
-    *ret_reason = pk_reason_name(reason);
     return 0;
 }

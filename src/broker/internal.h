@@ -7,6 +7,7 @@
 #include "broker/bpf/abi.h"
 #include "broker/bpf/inline.h"
 #include "broker/broker.h"
+#include "broker/instance.h"
 #include "packet/tunnel.h"
 
 struct plane_bpf;
@@ -24,7 +25,10 @@ enum pk_plane_map {
     PK_MAP_FRAGMENTS,
     PK_MAP_DRAINS,
     PK_MAP_TAP_COUNTS,
-    PK_MAP_RANGE_COUNTS,
+    PK_MAP_GROUP_COUNTS,
+    PK_MAP_TENANT_COUNTS,
+    PK_MAP_TENANTS,
+    PK_MAP_HANDOVERS,
     PK_MAP_LANE_COUNTS,
     PK_MAP_SHUNTS,
     PK_MAP_SHUNT_RULES,
@@ -69,8 +73,12 @@ struct pk_broker {
     struct pk_inline_lane_record inline_lanes[PK_LANES_MAX];
     struct pk_slots *tables[PK_GROUPS_MAX]; /* copies of what is in force; NULL = none */
     struct pk_group_wish wishes[PK_GROUPS_MAX];
-    struct pk_fragment_memory *fragments; /* for pk_broker_decide() */
-    int shunt_close;                      /* the program, -1 = not loaded yet */
+    bool copies_not; /* the kernel has no pk_tap_copy */
+    struct pk_tenant_record
+        *tenants[PK_TAPS_MAX];                /* whose the tap's counters are; NULL = not read */
+    struct pk_tap_setup *setups[PK_TAPS_MAX]; /* NULL = not attached since this agent started */
+    struct pk_fragment_memory *fragments;     /* for pk_broker_decide() */
+    int shunt_close;                          /* the program, -1 = not loaded yet */
 };
 
 /* ---- plane.c: programs, maps, links, pins ---- */
@@ -97,6 +105,8 @@ struct pk_plane_numbers {
 };
 enum pk_plane_program {
     PK_PROGRAM_TAP,
+    PK_PROGRAM_TAP_COPY,
+    PK_PROGRAM_TAP_PROBE,
     PK_PROGRAM_LANE_IN,
     PK_PROGRAM_LANE_GUARD,
     PK_PROGRAM_SHUNT_CLOSE,
@@ -106,6 +116,14 @@ enum pk_plane_program {
 };
 int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
                   struct pk_plane_numbers numbers, int *ret_fd, struct pk_error *err);
+
+/* An instance of a tap; its own maps are still empty. own: to be closed by the caller, also after a
+ * failure, those that are not -1. */
+int pk_plane_load_tap(struct pk_broker *broker, enum pk_plane_program program, uint32_t tap,
+                      const struct pk_tap_setup *setup, const struct pk_instance_plan *plan,
+                      int own[PK_OWN_COUNT], int *ret_fd, struct pk_error *err);
+/* Does this kernel redirect frames that lie in several buffers? */
+bool pk_plane_redirects_frags(void);
 
 /* A pinned XDP link by name ("tap-3", "lane-0-in"). */
 bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex);
@@ -140,7 +158,6 @@ int pk_broker_check_open(struct pk_broker *broker, struct pk_error *err);
 
 /* ---- renewal, at open, of what an older binary attached ---- */
 
-int pk_tap_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
 int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err);
 
 /* ---- lane.c ---- */
@@ -185,6 +202,15 @@ int pk_counters_sum(struct pk_broker *broker, enum pk_plane_map map, uint32_t in
 #define PK_COUNTERS_SUM(broker, map, index, ret_counters, err)            \
     pk_counters_sum((broker), (map), (index), (uint64_t *)(ret_counters), \
                     sizeof *(ret_counters) / 8, (err))
+
+/* ---- tap.c ---- */
+
+/* The place of a tenant's counters among those of the tap. */
+uint32_t pk_tap_tenant_counter(struct pk_broker *broker, uint32_t tap, const char *name);
+/* Reads whose the places are, if that was not done yet. */
+int pk_tap_load_tenants(struct pk_broker *broker, uint32_t tap, struct pk_error *err);
+/* Renews the instances that were made for other lanes or hash modes than there are now. */
+int pk_taps_follow(struct pk_broker *broker, struct pk_error *err);
 
 /* ---- group.c ---- */
 

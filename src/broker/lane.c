@@ -197,9 +197,14 @@ int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_
     uint32_t port = 0;
     if (bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) < 0 || port != host_ifindex)
         r = pk_map_write(broker, PK_MAP_PORTS, id, &host_ifindex, err);
-    if (r < 0)
-        return pk_wrap(err, "lane %s", key);
-    return pk_lane_done(broker, id, host_ifindex, inner_ifindex, err);
+    bool again =
+        broker->lanes[id].host_ifindex != 0 && broker->lanes[id].host_ifindex != host_ifindex;
+    if (r >= 0)
+        r = pk_lane_done(broker, id, host_ifindex, inner_ifindex, err);
+    /* Where several groups get a packet, the tap's program knows the interface itself. */
+    if (r >= 0 && again)
+        r = pk_taps_follow(broker, err);
+    return r < 0 ? pk_wrap(err, "lane %s", key) : 0;
 }
 
 int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err)

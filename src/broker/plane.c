@@ -10,13 +10,17 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
 #include "plane.skel.h"
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "broker/bpf/filter.h"
+#include "broker/filter.h"
 #include "broker/inline.h"
+#include "broker/instance.h"
 
 static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_META] = "pk_meta",
@@ -29,7 +33,10 @@ static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_FRAGMENTS] = "pk_fragments",
     [PK_MAP_DRAINS] = "pk_drains",
     [PK_MAP_TAP_COUNTS] = "pk_tap_counts",
-    [PK_MAP_RANGE_COUNTS] = "pk_range_counts",
+    [PK_MAP_GROUP_COUNTS] = "pk_group_counts",
+    [PK_MAP_TENANT_COUNTS] = "pk_tenant_counts",
+    [PK_MAP_TENANTS] = "pk_tenants",
+    [PK_MAP_HANDOVERS] = "pk_handovers",
     [PK_MAP_LANE_COUNTS] = "pk_lane_counts",
     [PK_MAP_SHUNTS] = "pk_shunts",
     [PK_MAP_SHUNT_RULES] = "pk_shunt_rules",
@@ -46,8 +53,16 @@ static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_INLINE_LANE_COUNTS] = "pk_inline_lane_counts",
 };
 
+static const char *const own_names[PK_OWN_COUNT] = {
+    [PK_OWN_VLANS] = "pk_own_vlans",         [PK_OWN_NUMBERS] = "pk_own_numbers",
+    [PK_OWN_PREFIXES4] = "pk_own_prefixes4", [PK_OWN_PREFIXES6] = "pk_own_prefixes6",
+    [PK_OWN_COMBOS] = "pk_own_combos",
+};
+
 static const char *const program_names[] = {
     [PK_PROGRAM_TAP] = "pk_tap",
+    [PK_PROGRAM_TAP_COPY] = "pk_tap_copy",
+    [PK_PROGRAM_TAP_PROBE] = "pk_tap_probe",
     [PK_PROGRAM_LANE_IN] = "pk_lane_in",
     [PK_PROGRAM_LANE_GUARD] = "pk_lane_guard",
     [PK_PROGRAM_SHUNT_CLOSE] = "pk_shunt_close",
@@ -239,6 +254,32 @@ int pk_map_zero(struct pk_broker *broker, enum pk_plane_map map, uint32_t index,
     return pk_map_write(broker, map, index, zeros, err);
 }
 
+/* An own map is made only for an instance that uses it. */
+static void leave_out_own_maps(struct plane_bpf *plane)
+{
+    for (size_t i = 0; i < PK_OWN_COUNT; i++)
+        (void)bpf_map__set_autocreate(bpf_object__find_map_by_name(plane->obj, own_names[i]),
+                                      false);
+}
+
+static int load(struct pk_broker *broker, struct plane_bpf *plane, enum pk_plane_program program,
+                int *ret_fd, struct pk_error *err)
+{
+    struct bpf_program *wanted =
+        bpf_object__find_program_by_name(plane->obj, program_names[program]);
+    bpf_program__set_autoload(wanted, true);
+    int r = 0;
+    for (size_t i = 0; i < PK_MAP_COUNT && r == 0; i++)
+        r = bpf_map__reuse_fd(bpf_object__find_map_by_name(plane->obj, map_names[i]),
+                              broker->maps[i]);
+    if (r == 0)
+        r = plane_bpf__load(plane);
+    if (r < 0)
+        return plane_error(err, errno, "the kernel refuses a program of the traffic plane");
+    *ret_fd = dup(bpf_program__fd(wanted));
+    return *ret_fd >= 0 ? 0 : pk_fail_errno(err, errno, "cannot keep a program");
+}
+
 int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
                   struct pk_plane_numbers numbers, int *ret_fd, struct pk_error *err)
 {
@@ -253,28 +294,75 @@ int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
     plane->rodata->inline_closed = numbers.closed;
     plane->rodata->inline_fail_after = numbers.fail_after;
     plane->rodata->inline_token = pk_broker_probe_token(broker);
-    if (numbers.tunnel != NULL)
-        memcpy(&plane->rodata->tunnel, numbers.tunnel, sizeof(*numbers.tunnel));
-    struct bpf_program *wanted =
-        bpf_object__find_program_by_name(plane->obj, program_names[program]);
-    bpf_program__set_autoload(wanted, true);
-    int r = 0;
-    for (size_t i = 0; i < PK_MAP_COUNT && r == 0; i++)
-        r = bpf_map__reuse_fd(bpf_object__find_map_by_name(plane->obj, map_names[i]),
-                              broker->maps[i]);
-    if (r == 0)
-        r = plane_bpf__load(plane);
-    if (r < 0) {
-        r = plane_error(err, errno, "the kernel refuses an XDP program");
-    } else {
-        int fd = dup(bpf_program__fd(wanted));
-        if (fd < 0)
-            r = pk_fail_errno(err, errno, "cannot keep an XDP program");
-        else
-            *ret_fd = fd;
-    }
+    leave_out_own_maps(plane);
+    int r = load(broker, plane, program, ret_fd, err);
     plane_bpf__destroy(plane);
     return r;
+}
+
+static int take_own_maps(struct plane_bpf *plane, int own[PK_OWN_COUNT], struct pk_error *err)
+{
+    for (size_t i = 0; i < PK_OWN_COUNT; i++) {
+        own[i] = dup(bpf_object__find_map_fd_by_name(plane->obj, own_names[i]));
+        if (own[i] < 0)
+            return pk_fail_errno(err, errno, "cannot keep a map");
+    }
+    return 0;
+}
+
+static int emit_filters(struct pk_broker *broker, const struct pk_tap_setup *setup,
+                        struct pk_filter_code *ret_code, struct pk_error *err)
+{
+    struct pk_filter_use uses[PK_GROUPS_MAX];
+    for (size_t i = 0; i < setup->target_count; i++)
+        uses[i] = (struct pk_filter_use){ .filter = setup->targets[i].filter,
+                                          .name = broker->groups[setup->targets[i].group].key,
+                                          .channel = setup->targets[i].tenant,
+                                          .bit = (uint8_t)i };
+    return pk_filter_emit(uses, setup->target_count, PK_FILTER_ROOM, ret_code, err);
+}
+
+int pk_plane_load_tap(struct pk_broker *broker, enum pk_plane_program program, uint32_t tap,
+                      const struct pk_tap_setup *setup, const struct pk_instance_plan *plan,
+                      int own[PK_OWN_COUNT], int *ret_fd, struct pk_error *err)
+{
+    PK_CLEANUP(pk_filter_code_done) struct pk_filter_code code = { 0 };
+    int r = plan->constants.has_filters ? emit_filters(broker, setup, &code, err) : 0;
+    if (r < 0)
+        return r;
+    struct plane_bpf *plane = open_plane(err);
+    if (plane == NULL)
+        return err != NULL ? err->code : PK_E_INTERNAL;
+    plane->rodata->seed = broker->seed;
+    plane->rodata->tap_id = tap;
+    memcpy((void *)&plane->rodata->instance, &plan->constants, sizeof plan->constants);
+    memcpy((void *)&plane->rodata->tunnel, &setup->tunnel, sizeof setup->tunnel);
+    for (size_t i = 0; i < PK_OWN_COUNT && r == 0; i++)
+        r = bpf_map__set_max_entries(bpf_object__find_map_by_name(plane->obj, own_names[i]),
+                                     plan->sizes[i]);
+    if (r < 0)
+        r = plane_error(err, -r, "cannot size a map");
+    pk_filter_install(plan->constants.has_filters ? &code : NULL);
+    if (r == 0)
+        r = load(broker, plane, program, ret_fd, err);
+    pk_filter_install(NULL);
+    if (r == 0)
+        r = take_own_maps(plane, own, err);
+    plane_bpf__destroy(plane);
+    return r;
+}
+
+bool pk_plane_redirects_frags(void)
+{
+    /* Asked of the kernel's own description, not of its version: distributions take such things
+     * back. The type came with the redirect of frames in several buffers (Linux 6.3). */
+    static int known = -1;
+    if (known < 0) {
+        struct btf *btf = btf__load_vmlinux_btf();
+        known = btf != NULL && btf__find_by_name_kind(btf, "netdev_xdp_act", BTF_KIND_ENUM) > 0;
+        btf__free(btf);
+    }
+    return known > 0;
 }
 
 /* ---- links ---- */

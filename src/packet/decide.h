@@ -8,16 +8,22 @@
  * A tunnel's packet may be a fragment of a packet that is a fragment itself. What is known of the
  * outer datagram counts first, and where the packet goes is remembered for both.
  *
- * The includer defines before: struct pk_fragment_memory, and
- *   struct pk_fragment_entry *pk_fragment_find(memory, const struct pk_fragment_key *key);
- *   void pk_fragment_store(memory, key, const struct pk_fragment_entry *entry);
- *   __u64 pk_fragment_now(memory);      nanoseconds of a clock that only goes forward
+ * The includer defines struct pk_fragment_memory and the three functions below.
  */
 #ifndef PICKET_PACKET_DECIDE_H
 #define PICKET_PACKET_DECIDE_H
 
 #include "packet/fragment.h"
 #include "packet/parse.h"
+
+struct pk_fragment_memory;
+static inline struct pk_fragment_entry *pk_fragment_find(struct pk_fragment_memory *memory,
+                                                         const struct pk_fragment_key *key);
+static inline void pk_fragment_store(struct pk_fragment_memory *memory,
+                                     const struct pk_fragment_key *key,
+                                     const struct pk_fragment_entry *entry);
+/* Nanoseconds of a clock that only goes forward. */
+static inline __u64 pk_fragment_now(struct pk_fragment_memory *memory);
 
 /* A fragment's key for one use: hashes by different modes do not mix. */
 PK_INLINE void pk_fragment_key_for(const struct pk_fragment_header *header, __u32 use, __u64 scope,

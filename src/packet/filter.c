@@ -443,9 +443,15 @@ int pk_filter_compile_ops(const struct pk_filter_op *ops, size_t count, const ch
     return 0;
 }
 
+struct pk_filter *pk_filter_ref(struct pk_filter *filter)
+{
+    (void)__atomic_add_fetch(&filter->others, 1, __ATOMIC_RELAXED);
+    return filter;
+}
+
 void pk_filter_free(struct pk_filter *filter)
 {
-    if (filter == NULL)
+    if (filter == NULL || __atomic_fetch_sub(&filter->others, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     pk_free(filter->text);
     pk_free(filter->ops);

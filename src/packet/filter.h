@@ -56,7 +56,8 @@ struct pk_filter_ports {
 /* Entries of a list are alternatives; each list that is not empty must have one that matches, and
  * so must the expression. */
 struct pk_filter {
-    char *text; /* see pk_filter_text() */
+    unsigned others; /* that hold it too; pk_filter_ref() */
+    char *text;      /* see pk_filter_text() */
     struct pk_filter_op *ops;
     size_t op_count; /* 0 = no expression */
     struct pk_filter_vlan *vlans;
@@ -99,6 +100,8 @@ int pk_filter_compile_text(const char *expression, struct pk_filter **ret_filter
 /* Of instructions, as if an expression had become them: tests. text is for pk_filter_text(). */
 int pk_filter_compile_ops(const struct pk_filter_op *ops, size_t count, const char *text,
                           struct pk_filter **ret_filter, struct pk_error *err);
+/* One more that holds it, and frees it for itself. */
+struct pk_filter *pk_filter_ref(struct pk_filter *filter);
 void pk_filter_free(struct pk_filter *filter);
 PK_DEFINE_CLEANUP(struct pk_filter, pk_filter_free);
 

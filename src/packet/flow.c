@@ -2,66 +2,10 @@
 #include "packet/flow.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/alloc.h"
-#include "packet/fragment.h"
-
-/* Where the kernel has an LRU map, this has a few places per hash of the key: the oldest gives way.
- */
-#define WAYS 4
-struct place {
-    struct pk_fragment_key key;
-    struct pk_fragment_entry entry; /* time 0 = empty */
-};
-struct pk_fragment_memory {
-    struct place sets[PK_FRAGMENT_ENTRIES / WAYS][WAYS];
-};
-
-static struct place *set_of(struct pk_fragment_memory *memory, const struct pk_fragment_key *key);
-
-static inline struct pk_fragment_entry *pk_fragment_find(struct pk_fragment_memory *memory,
-                                                         const struct pk_fragment_key *key)
-{
-    struct place *set = set_of(memory, key);
-    for (size_t i = 0; i < WAYS; i++)
-        if (set[i].entry.time != 0 && memcmp(&set[i].key, key, sizeof *key) == 0)
-            return &set[i].entry;
-    return NULL;
-}
-
-static inline void pk_fragment_store(struct pk_fragment_memory *memory,
-                                     const struct pk_fragment_key *key,
-                                     const struct pk_fragment_entry *entry)
-{
-    struct place *set = set_of(memory, key), *to = &set[0];
-    for (size_t i = 0; i < WAYS; i++) {
-        if (memcmp(&set[i].key, key, sizeof *key) == 0) {
-            to = &set[i];
-            break;
-        }
-        if (set[i].entry.time < to->entry.time)
-            to = &set[i];
-    }
-    *to = (struct place){ .key = *key, .entry = *entry };
-}
-
-static inline uint64_t pk_fragment_now(struct pk_fragment_memory *memory)
-{
-    (void)memory;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 #include "packet/decide.h"
-
-static struct place *set_of(struct pk_fragment_memory *memory, const struct pk_fragment_key *key)
-{
-    uint64_t a = pk_hash_mix(key->src[0] ^ key->dst[1], key->src[1]);
-    uint64_t b = pk_hash_mix(key->dst[0] ^ a, (uint64_t)key->id << 32 | (key->proto ^ (uint32_t)key->scope));
-    return memory->sets[pk_hash_join(a, b, 0) % PK_ARRAY_SIZE(memory->sets)];
-}
+#include "packet/fragment_memory.h"
 
 struct pk_fragment_memory *pk_fragment_memory_new(void)
 {

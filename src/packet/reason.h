@@ -26,7 +26,8 @@
     X(TENANT_UNKNOWN,   "tenant-unknown",   "a fragment whose tenant is not known: dropped")        \
     X(MIRROR_BAD,       "mirror-malformed", "a tunnel to this machine that contradicts itself: left to the machine") \
     X(MIRROR_FRAGMENT,  "mirror-fragment",  "a fragment of a mirror's packet: delivered with its outer headers") \
-    X(MIRROR_CLOSED,    "mirror-closed",    "the tunnel's headers are not in one piece: delivered with them")
+    X(MIRROR_CLOSED,    "mirror-closed",    "the tunnel's headers are not in one piece: delivered with them") \
+    X(UNWANTED,         "unwanted",         "no group wanted it (filters, shunts): dropped")
 /* clang-format on */
 
 enum pk_reason {

@@ -8,39 +8,19 @@
  * belongs to nobody. What is visible from outside (VLANs, the numbers of a tunnel around the
  * datagram) is part of the key, so that tenants may use the same addresses.
  *
- * The includer defines before: what packet/decide.h wants, and
- *   __u32 pk_tenant_by_number(struct pk_tenants *tenants, __u32 kind, __u32 number);
- *   __u32 pk_tenant_by_address(struct pk_tenants *tenants, __u32 family, const __u64 address[2]);
- * the first tenant that has the selector, or PK_TENANT_NONE.
+ * The includer defines what packet/decide.h wants, and the two look-ups below.
  */
 #ifndef PICKET_PACKET_TENANT_H
 #define PICKET_PACKET_TENANT_H
 
 #include "packet/decide.h"
-
-#define PK_TENANT_NONE    255u /* none of them; so there are 255 at most */
-#define PK_TENANT_UNKNOWN 256u
-#define PK_TENANT_USE     3u /* of an entry of the fragment memory, after the hash modes */
-
-/* Kinds of selectors. */
-#define PK_BY_VLAN    1u
-#define PK_BY_QINQ    2u /* both of two tags: outer << 16 | inner */
-#define PK_BY_VNI     4u
-#define PK_BY_GRE_KEY 8u
-#define PK_BY_ERSPAN  16u
-#define PK_BY_PREFIX4 32u
-#define PK_BY_PREFIX6 64u
-/* What a fragment may hide. */
-#define PK_BY_INSIDE (PK_BY_VNI | PK_BY_GRE_KEY | PK_BY_ERSPAN | PK_BY_PREFIX4 | PK_BY_PREFIX6)
-
-struct pk_tenants_shape {
-    __u32 id;         /* of this list of tenants */
-    __u32 kinds;      /* PK_BY_* that there are */
-    __u32 everything; /* the first tenant that claims every packet, or PK_TENANT_NONE */
-    __u32 inside;     /* the first one with a selector of PK_BY_INSIDE, or PK_TENANT_NONE */
-};
+#include "packet/tenancy.h"
 
 struct pk_tenants;
+/* The first tenant with this selector (kind: one of PK_BY_*), or PK_TENANT_NONE. */
+PK_INLINE __u32 pk_tenant_by_number(struct pk_tenants *tenants, __u32 kind, __u32 number);
+PK_INLINE __u32 pk_tenant_by_address(struct pk_tenants *tenants, __u32 family,
+                                     const __u64 address[2]);
 
 /* May there be more headers in a datagram of this protocol than its addresses tell? */
 PK_INLINE int pk_protocol_hides(__u32 protocol)

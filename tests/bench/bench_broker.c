@@ -12,13 +12,13 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "packet/tunnel.h" /* a constant of the programs */
-#include "plane.skel.h"
-
-#include "broker/bpf/abi.h"
+#include "broker/bpf/abi.h" /* and packet/tunnel.h: constants of the programs */
 #include "encap.h"
 #include "frames.h"
 #include "packet/parse.h"
+#include "packet/tunnel.h"
+
+#include "plane.skel.h"
 
 #define ROUNDS 9
 #define REPEAT 300000
@@ -123,6 +123,11 @@ int main(void)
             each, each == plane->progs.pk_tap || each == plane->progs.pk_probe ||
                       each == plane->progs.pk_empty);
         plane->rodata->seed = 42;
+        struct pk_instance *instance = (struct pk_instance *)&plane->rodata->instance;
+        instance->channels[PK_CHANNELS - 1].count = 1;
+        instance->targets[0].mode = PK_HASH_FLOW;
+        instance->modes = 1u << PK_HASH_FLOW;
+        instance->redirects_frags = 1;
     }
     if (plane == NULL || plane_bpf__load(plane) < 0) {
         printf("skipped: cannot load BPF programs (%s)\n", strerror(errno));

@@ -12,6 +12,7 @@
 #include "packet/fragment.h"
 #include "packet/hash.h"
 #include "packet/reason.h"
+#include "packet/tenancy.h"
 
 #define PK_BROKER_MAGIC 0x706b6272u /* "pkbr" */
 #define PK_BROKER_ABI   3u
@@ -21,6 +22,8 @@
 #define PK_LANES_MAX   512u
 #define PK_RANGES      64u
 #define PK_KEY_SIZE    192u
+#define PK_CHANNELS    256u    /* of a tap: its tenants by their numbers, last what none claims */
+#define PK_TARGETS_MAX 8u      /* groups of a channel */
 #define PK_REASON_ROOM 32u     /* power of 2 */
 #define PK_NO_LANE     0xffffu /* in a slot */
 
@@ -63,15 +66,85 @@ struct pk_drain_flow {
 struct pk_tap_counters {
     __u64 packets;
     __u64 bytes;
-    __u64 redirected;
-    __u64 passed;
+    __u64 redirected; /* to one lane or more */
+    __u64 passed;     /* handed to pk_tap_copy */
     __u64 dropped;
+    __u64 unclaimed; /* dropped too: its tenant has no group */
     __u64 reasons[PK_REASON_ROOM];
 };
 
-struct pk_range_counters {
+struct pk_count {
     __u64 packets;
     __u64 bytes;
+};
+
+/* What became of a group's packets. Each one is counted in all and in one of those up to handed. */
+enum pk_outcome {
+    PK_OUTCOME_ALL,
+    PK_OUTCOME_FILTERED, /* its filter lets it not pass */
+    PK_OUTCOME_SHUNTED,
+    PK_OUTCOME_SHED,
+    PK_OUTCOME_NO_LANE,
+    PK_OUTCOME_NOT_SENT, /* the redirect failed */
+    PK_OUTCOME_SENT,
+    PK_OUTCOME_HANDED, /* to pk_tap_copy; what it does not count as copied was lost */
+    PK_OUTCOME_COPIED,
+    PK_OUTCOMES
+};
+
+struct pk_group_counters {
+    struct pk_count outcomes[PK_OUTCOMES];
+    struct pk_count ranges[PK_RANGES]; /* of slots, of what has a slot */
+};
+
+struct pk_tenant_counters {
+    __u64 packets;
+    __u64 bytes;
+};
+
+/* What pk_tap has given to the kernel's way for pk_tap_copy to take. Added to atomically: the
+ * kernel may change the CPU in between. */
+struct pk_handover {
+    __u64 handed;
+    __u64 taken;
+    __u64 lost; /* of these: they came without their lanes */
+};
+
+/* The lanes of a packet, for pk_tap_copy, in the room before the packet (32 bytes at most). */
+struct pk_copies {
+    __u16 magic;
+    __u16 size; /* of the packet */
+    __u16 lane[PK_TARGETS_MAX];
+    __u8 group[PK_TARGETS_MAX];
+};
+#define PK_COPIES_MAGIC 0x706bu
+
+/* A tenant of a tap, as its instance knows it. */
+struct pk_channel {
+    __u16 targets; /* the first of its targets */
+    __u8 count;
+    __u8 copied;   /* its combinations of lanes are too many: each packet goes by pk_tap_copy */
+    __u32 combo;   /* the first of its combinations */
+    __u32 counter; /* of its counters among the tap's */
+};
+struct pk_target {
+    __u8 group;
+    __u8 mode; /* enum pk_hash_mode */
+};
+
+/* The configuration of a tap's instance, in its constants (broker/instance.c). */
+struct pk_instance {
+    struct pk_tenants_shape tenants;
+    struct pk_channel channels[PK_CHANNELS];
+    struct pk_target targets[PK_GROUPS_MAX];
+    __u32 digits[PK_LANES_MAX]; /* what a lane adds to a combination's number; 0 = not known */
+    __u8 modes;                 /* bits: hash modes of the targets */
+    __u8 has_tenants;           /* or only the last channel has packets */
+    __u8 has_filters;
+    __u8 has_several;     /* some channel has more than one target */
+    __u8 copies;          /* pk_tap_copy is there */
+    __u8 redirects_frags; /* this kernel redirects frames in several buffers */
+    __u8 unused[2];
 };
 
 struct pk_lane_counters {
@@ -88,10 +161,14 @@ struct pk_lane_counters {
 struct pk_tap_record {
     char key[PK_KEY_SIZE]; /* "" = free */
     __u64 build;           /* of the programs that are attached */
+    __u64 digest;          /* of what the instance was made from */
+    __u64 groups;          /* that it sends to, a bit for each */
     __u32 ifindex;         /* 0 = not attached */
-    __u32 group;
-    __u32 mode; /* enum pk_xdp_mode */
-    __u32 reserved;
+    __u32 mode;            /* enum pk_xdp_mode */
+};
+
+struct pk_tenant_record {
+    char name[64]; /* "" = free */
 };
 
 struct pk_group_record {
@@ -114,10 +191,14 @@ PK_ASSERT_SIZE(struct pk_meta, 16);
 PK_ASSERT_SIZE(struct pk_slots, 524328);
 PK_ASSERT_SIZE(struct pk_drain_key, 16);
 PK_ASSERT_SIZE(struct pk_drain_flow, 16);
-PK_ASSERT_SIZE(struct pk_tap_counters, 296);
-PK_ASSERT_SIZE(struct pk_range_counters, 16);
+PK_ASSERT_SIZE(struct pk_tap_counters, 304);
+PK_ASSERT_SIZE(struct pk_group_counters, 1168);
+PK_ASSERT_SIZE(struct pk_tenant_counters, 16);
+PK_ASSERT_SIZE(struct pk_handover, 24);
+PK_ASSERT_SIZE(struct pk_copies, 28);
 PK_ASSERT_SIZE(struct pk_lane_counters, 48);
-PK_ASSERT_SIZE(struct pk_tap_record, 216);
+PK_ASSERT_SIZE(struct pk_tap_record, 224);
+PK_ASSERT_SIZE(struct pk_tenant_record, 64);
 PK_ASSERT_SIZE(struct pk_group_record, 200);
 PK_ASSERT_SIZE(struct pk_lane_record, 216);
 PK_ASSERT_SIZE(struct pk_fragment_key, 48);

@@ -11,7 +11,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "packet/tunnel.h" /* a constant of the programs */
+#include "broker/bpf/abi.h"
+#include "packet/tunnel.h" /* constants of the programs */
 #include "plane.skel.h"
 
 #include "net.h"

@@ -10,13 +10,14 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "packet/tunnel.h" /* a constant of the programs */
-#include "plane.skel.h"
-
+#include "broker/bpf/abi.h" /* and packet/tunnel.h: constants of the programs */
 #include "encap.h"
 #include "frames.h"
 #include "packet/flow.h"
 #include "packet/step.h"
+#include "packet/tunnel.h"
+
+#include "plane.skel.h"
 
 #define SEED 0xfeedfacecafebeefu
 

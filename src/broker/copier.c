@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pk_tap_copy at the ingress of a tap's interface: a filter of the clsact queueing discipline,
+ * which Linux 6.1 has too. The kernel keeps it without a pin; the pin of the program is there for
+ * us: its name tells the next agent, of whatever version, on which interface it is and whether the
+ * queueing discipline is ours.
+ */
+#include "broker/instance.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "base/alloc.h"
+#include "base/fs.h"
+#include "broker/internal.h"
+
+#define HANDLE    0x706bu /* "pk" */
+#define PRIORITY  1u
+#define NAME_SIZE 64
+
+/* "copy-TAP-INTERFACE", and "-made" where the queueing discipline is ours. */
+static const char *pin_name(uint32_t tap, unsigned ifindex, bool made, char name[NAME_SIZE])
+{
+    snprintf(name, NAME_SIZE, "copy-%u-%u%s", tap, ifindex, made ? "-made" : "");
+    return name;
+}
+
+static bool read_name(const char *name, uint32_t *ret_tap, unsigned *ret_ifindex, bool *ret_made)
+{
+    int end = 0;
+    if (sscanf(name, "copy-%9u-%9u%n", ret_tap, ret_ifindex, &end) != 2 || end == 0)
+        return false;
+    *ret_made = strcmp(name + end, "-made") == 0;
+    return *ret_made || name[end] == '\0';
+}
+
+bool pk_copier_is_pin(const char *name)
+{
+    uint32_t tap;
+    unsigned ifindex;
+    bool made;
+    return read_name(name, &tap, &ifindex, &made);
+}
+
+/* The program that runs there, 0 = none. */
+static uint32_t running(unsigned ifindex)
+{
+    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
+    return bpf_tc_query(&hook, &opts) == 0 ? opts.prog_id : 0;
+}
+
+static uint32_t pinned(struct pk_broker *broker, uint32_t tap, unsigned ifindex, bool made)
+{
+    char name[NAME_SIZE];
+    PK_CLEANUP(pk_free_p)
+    char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, name));
+    PK_CLEANUP(pk_close_p) int fd = path != NULL ? bpf_obj_get(path) : -1;
+    struct bpf_prog_info info = { 0 };
+    uint32_t len = sizeof info;
+    return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 ? info.id : 0;
+}
+
+bool pk_copier_is_on(struct pk_broker *broker, uint32_t tap, unsigned ifindex)
+{
+    uint32_t id = ifindex != 0 ? running(ifindex) : 0;
+    if (id == 0 || broker->taps[tap].build != broker->build)
+        return false;
+    return id == pinned(broker, tap, ifindex, false) || id == pinned(broker, tap, ifindex, true);
+}
+
+static int fail(int sys, unsigned ifindex, const char *what, struct pk_error *err)
+{
+    char name[IF_NAMESIZE];
+    if (if_indextoname(ifindex, name) == NULL)
+        snprintf(name, sizeof name, "#%u", ifindex);
+    if (sys == ENODEV || sys == ENXIO)
+        return pk_fail(err, PK_E_NOTFOUND, "the interface %s is gone", name);
+    if (sys == ENOENT || sys == EOPNOTSUPP || sys == EAFNOSUPPORT) {
+        pk_fail(err, PK_E_UNSUPPORTED, "the kernel has no %s", what);
+        return pk_hint(err,
+                       "CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF are needed for frames of "
+                       "more than 3,000 bytes to reach several groups");
+    }
+    pk_fail_errno(err, sys, "cannot put a program at the ingress of %s (%s)", name, what);
+    return pk_hint(err, "'tc filter show dev %s ingress' lists what is there", name);
+}
+
+int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, struct pk_error *err)
+{
+    char name[NAME_SIZE];
+    struct pk_plane_numbers numbers = { .tap = tap };
+    PK_CLEANUP(pk_close_p) int program = -1;
+    int r = pk_plane_load(broker, PK_PROGRAM_TAP_COPY, numbers, &program, err);
+    if (r < 0)
+        return r;
+    uint32_t there = running(ifindex);
+    bool made = there != 0 && there == pinned(broker, tap, ifindex, true);
+    bool ours = made || (there != 0 && there == pinned(broker, tap, ifindex, false));
+    if (there != 0 && !ours) {
+        pk_fail(err, PK_E_CONFLICT,
+                "another program has picket's place at the interface's ingress");
+        return pk_hint(err, "'bpftool prog show id %u' tells whose it is", there);
+    }
+    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+    if (!ours) {
+        r = bpf_tc_hook_create(&hook);
+        if (r < 0 && r != -EEXIST)
+            return fail(-r, ifindex, "clsact queueing discipline", err);
+        made = r == 0;
+    }
+    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program,
+                .flags = ours ? BPF_TC_F_REPLACE : 0);
+    r = bpf_tc_attach(&hook, &opts);
+    if (r < 0) {
+        if (made) {
+            hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
+            (void)bpf_tc_hook_destroy(&hook);
+        }
+        return fail(-r, ifindex, "BPF filter", err);
+    }
+    PK_CLEANUP(pk_free_p)
+    char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, name));
+    if (path == NULL)
+        return pk_no_memory(err);
+    (void)unlink(path);
+    if (bpf_obj_pin(program, path) < 0)
+        return pk_fail_errno(err, errno, "cannot pin %s", path);
+    return 0;
+}
+
+/* ---- and away ---- */
+
+static bool has_filters(int fd, unsigned ifindex, uint32_t parent)
+{
+    struct {
+        struct nlmsghdr header;
+        struct tcmsg tc;
+    } ask = { .header = { .nlmsg_len = sizeof ask,
+                          .nlmsg_type = RTM_GETTFILTER,
+                          .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+              .tc = {
+                  .tcm_family = AF_UNSPEC, .tcm_ifindex = (int)ifindex, .tcm_parent = parent } };
+    _Alignas(struct nlmsghdr) char answer[32768];
+    if (send(fd, &ask, sizeof ask, 0) != (ssize_t)sizeof ask)
+        return true;
+    for (;;) {
+        ssize_t got = recv(fd, answer, sizeof answer, 0);
+        if (got < 0)
+            return true;
+        size_t left = (size_t)got;
+        for (struct nlmsghdr *at = (struct nlmsghdr *)answer; NLMSG_OK(at, left);
+             at = NLMSG_NEXT(at, left)) {
+            if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR)
+                return false;
+            if (at->nlmsg_type == RTM_NEWTFILTER)
+                return true; /* the rest of the answer goes with the socket */
+        }
+    }
+}
+
+/* Others may have put something into the queueing discipline since we made it. In doubt it stays.
+ */
+static bool others_use_it(unsigned ifindex)
+{
+    static const uint32_t parents[] = { TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
+                                        TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS) };
+    const struct timeval patience = { .tv_sec = 2 };
+    bool found = false;
+    for (size_t i = 0; i < PK_ARRAY_SIZE(parents) && !found; i++) {
+        PK_CLEANUP(pk_close_p) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        found = fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
+                has_filters(fd, ifindex, parents[i]);
+    }
+    return found;
+}
+
+int pk_copier_drop(const char *pin_dir, const char *name, struct pk_error *err)
+{
+    uint32_t tap;
+    unsigned ifindex;
+    bool made;
+    if (!read_name(name, &tap, &ifindex, &made))
+        return 0;
+    PK_CLEANUP(pk_free_p) char *path = pk_path_join(pin_dir, name);
+    if (path == NULL)
+        return pk_no_memory(err);
+    PK_CLEANUP(pk_close_p) int fd = bpf_obj_get(path);
+    struct bpf_prog_info info = { 0 };
+    uint32_t len = sizeof info;
+    if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.id == running(ifindex)) {
+        LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+        LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
+        int r = bpf_tc_detach(&hook, &opts);
+        if (r < 0 && r != -ENOENT && r != -ENODEV)
+            return fail(-r, ifindex, "BPF filter", err);
+        hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
+        if (made && !others_use_it(ifindex))
+            (void)bpf_tc_hook_destroy(&hook);
+    }
+    if (unlink(path) < 0 && errno != ENOENT)
+        return pk_fail_errno(err, errno, "cannot remove %s", path);
+    return 0;
+}
+
+int pk_copier_remove(struct pk_broker *broker, uint32_t tap, struct pk_error *err)
+{
+    DIR *dir = opendir(broker->pin_dir);
+    if (dir == NULL)
+        return errno == ENOENT ? 0 : pk_fail_errno(err, errno, "cannot read %s", broker->pin_dir);
+    int r = 0;
+    struct dirent *entry;
+    while (r >= 0 && (entry = readdir(dir)) != NULL) {
+        uint32_t of;
+        unsigned ifindex;
+        bool made;
+        if (read_name(entry->d_name, &of, &ifindex, &made) && of == tap)
+            r = pk_copier_drop(broker->pin_dir, entry->d_name, err);
+    }
+    closedir(dir);
+    return r;
+}
