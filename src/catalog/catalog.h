@@ -79,6 +79,8 @@ const json_t *pk_package_schema(const struct pk_package *package);
 /* The manifest as JSON, for 'catalog show -o json'; borrowed. */
 const json_t *pk_package_manifest(const struct pk_package *package);
 
+/* Can it work in such a lane? PK_E_INVALID when not. */
+int pk_package_check_role(const struct pk_package *package, bool is_inline, struct pk_error *err);
 /* Checks a tool's values in the user's file; faults go to errors with the value's position.
  * *ret_values gets them with the schema's defaults filled in (new reference). */
 int pk_package_check_values(const struct pk_package *package,

@@ -80,6 +80,18 @@ int pk_package_check_values(const struct pk_package *package,
     return 0;
 }
 
+int pk_package_check_role(const struct pk_package *package, bool is_inline, struct pk_error *err)
+{
+    if (pk_strv_contains(&package->rows.roles, is_inline ? "inline" : "lane"))
+        return 0;
+    (void)pk_fail(err, PK_E_INVALID, "package %s %s", pk_package_name(package),
+                  is_inline ? "cannot stand inline" : "only works inline");
+    return pk_hint(err, is_inline
+                            ? "an inline tap needs a tool that sends on what it lets through, such "
+                              "as suricata"
+                            : "give its group an inline tap");
+}
+
 int pk_catalog_check_fleet(const struct pk_catalog *catalog, const struct pk_fleet_spec *fleet,
                            struct pk_errors *errors)
 {
@@ -100,6 +112,13 @@ int pk_catalog_check_fleet(const struct pk_catalog *catalog, const struct pk_fle
                 pk_errors_add(errors, &err);
                 result = PK_E_INVALID;
                 continue;
+            }
+            bool is_inline = pk_group_inline_tap(fleet, &fleet->groups[g]) != NULL;
+            if (pk_package_check_role(package, is_inline, &err) < 0) {
+                pk_error_at(&err, pk_doc_name(fleet->doc), tool->package_pos.line,
+                            tool->package_pos.col);
+                pk_errors_add(errors, &err);
+                result = PK_E_INVALID;
             }
             r = pk_package_check_values(package, version, fleet->doc, tool->values_node, &values,
                                         errors);

@@ -296,8 +296,10 @@ static int do_lane(struct pk_manager *manager, const struct pk_fleet *fleet,
     const struct pk_lane_desired *lane = &fleet->desired->lanes[step->index];
     PK_JSON answer = NULL;
     int r = pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT",
-                                json_pack("{s:I}", "mtu", (json_int_t)lane->mtu), &answer, err,
-                                "/v1/fleets/%s/lanes/%s/%u", fleet->name, lane->group, lane->index);
+                                json_pack("{s:I,s:o*}", "mtu", (json_int_t)lane->mtu, "inline",
+                                          lane->is_inline ? json_true() : NULL),
+                                &answer, err, "/v1/fleets/%s/lanes/%s/%u", fleet->name, lane->group,
+                                lane->index);
     if (r < 0)
         return r;
     /* The units were planned for this path: an agent with another run folder would give another. */

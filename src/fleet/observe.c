@@ -522,6 +522,7 @@ static int observe_lanes(const json_t *plane, const char *fleet, struct pk_obser
         lane->group = pk_strdup(pk_json_string_or(row, "group", ""));
         lane->index = (unsigned)index;
         lane->mtu = (unsigned)PK_MAX(pk_json_int_or(row, "mtu", 0), 0);
+        lane->is_inline = json_object_get(row, "inline") != NULL;
         if (broken)
             lane->fault = pk_strdup(detail[0] != '\0' ? detail : "lane is broken");
         else

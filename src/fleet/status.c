@@ -202,6 +202,9 @@ static json_t *taps_json(struct report *report)
         json_t *replay = json_object_get(row, "replay");
         if (replay != NULL)
             (void)json_object_set(json, "replay", replay);
+        json_t *through = json_object_get(row, "inline");
+        if (through != NULL)
+            (void)json_object_set(json, "inline", through);
         json_t *why = json_object_get(row, "reasons");
         if (why != NULL)
             (void)json_object_set(json, "reasons", why);

@@ -204,7 +204,7 @@ static void collect_stray(void *arg, const struct pk_link *link)
     struct strays *strays = arg;
     size_t len = strlen(strays->tag);
     if (strncmp(link->name, strays->tag, len) != 0 || link->name[len] == '\0' ||
-        strchr("lits", link->name[len]) == NULL ||
+        strchr("slit", link->name[len]) == NULL ||
         (strays->keep != NULL && strays->keep(strays->arg, link->name)))
         return;
     void *grown = pk_realloc_array(strays->names, strays->count + 1, sizeof(*strays->names));

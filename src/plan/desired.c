@@ -12,6 +12,7 @@
 
 #define MTU_DEFAULT 1500u
 #define LANE_DEVICE "tap0"
+#define LANE_SECOND "tap1" /* of an inline lane */
 
 /* What a build carries along. */
 struct build {
@@ -155,7 +156,8 @@ static int add_taps(struct build *build, struct pk_error *err)
         tap->kind = spec->kind;
         tap->mtu = spec->mtu;
         tap->groups = json_incref(groups);
-        tap->tenants = tenants_of_tap(fleet, spec->name);
+        tap->tenants = spec->kind == PK_TAP_INLINE ? json_array() /* all go through its tool */
+                                                   : tenants_of_tap(fleet, spec->name);
         tap->name = pk_strdup(spec->name);
         tap->interface = pk_strdup(spec->interface != NULL ? spec->interface : "");
         tap->options = pk_tap_options(spec);
@@ -174,12 +176,16 @@ static json_t *render_context(const struct build *build, const struct pk_group_s
     json_t *cpus = json_array();
     if (cpus != NULL && cpu >= 0)
         (void)json_array_append_new(cpus, json_integer(cpu));
-    return json_pack("{s:O,s:s,s:s,s:s,s:i,s:i,s:s,s:i,s:o,s:{s:b},s:I,s:{s:s,s:s,s:s}}", "values",
-                     values, "fleet", build->fleet->name, "group", group->name, "tool", tool->name,
-                     "lane", (int)lane, "lanes", (int)lanes, "interface", LANE_DEVICE, "mtu",
-                     (int)mtu, "cpus", cpus, "version", version->version, 1, "memoryBytes",
-                     (json_int_t)tool->memory_bytes, "paths", "config", version->config_dir, "log",
-                     version->log_dir, "run", version->run_dir);
+    const struct pk_tap_spec *tap = pk_group_inline_tap(build->fleet, group);
+    json_t *pair =
+        tap != NULL ? json_pack("{s:s,s:b}", "second", LANE_SECOND, "closed", (int)tap->pair.closed)
+                    : json_false();
+    return json_pack(
+        "{s:O,s:o,s:s,s:s,s:s,s:i,s:i,s:s,s:i,s:o,s:{s:b},s:I,s:{s:s,s:s,s:s}}", "values", values,
+        "inline", pair, "fleet", build->fleet->name, "group", group->name, "tool", tool->name,
+        "lane", (int)lane, "lanes", (int)lanes, "interface", LANE_DEVICE, "mtu", (int)mtu, "cpus",
+        cpus, "version", version->version, 1, "memoryBytes", (json_int_t)tool->memory_bytes,
+        "paths", "config", version->config_dir, "log", version->log_dir, "run", version->run_dir);
 }
 
 static int set_mount(struct pk_mount *mount, char *source, const char *target, bool read_only)
@@ -329,8 +335,13 @@ static bool resolve_tool(struct build *build, struct tool *tool)
 {
     struct pk_error err = { 0 };
     const struct pk_tool_spec *spec = tool->spec;
+    bool is_inline = pk_group_inline_tap(build->fleet, tool->group) != NULL;
     if (pk_catalog_find(build->catalog, spec->package, spec->version, &tool->package,
                         &tool->version, &err) < 0) {
+        fault_at(build, &spec->package_pos, &err);
+        return false;
+    }
+    if (pk_package_check_role(tool->package, is_inline, &err) < 0) {
         fault_at(build, &spec->package_pos, &err);
         return false;
     }
@@ -368,7 +379,11 @@ static int add_lanes(struct build *build, const struct pk_group_spec *group, uns
     unsigned mtu = group_mtu(build, group);
     for (unsigned i = 0; i < lanes; i++) {
         struct pk_lane_desired *lane = &list[desired->lane_count];
-        *lane = (struct pk_lane_desired){ .index = i, .mtu = mtu, .group = pk_strdup(group->name) };
+        *lane =
+            (struct pk_lane_desired){ .index = i,
+                                      .mtu = mtu,
+                                      .is_inline = pk_group_inline_tap(build->fleet, group) != NULL,
+                                      .group = pk_strdup(group->name) };
         if (lane->group == NULL)
             return pk_no_memory(err);
         desired->lane_count++;

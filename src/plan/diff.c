@@ -223,7 +223,8 @@ static int plan_lanes(struct diff *diff)
         const struct pk_lane_desired *want = &diff->desired->lanes[i];
         const struct pk_observed_lane *have = observed_lane(diff, want->group, want->index);
         char *name = NULL;
-        if (have != NULL && have->fault[0] == '\0' && have->mtu >= want->mtu)
+        if (have != NULL && have->fault[0] == '\0' && have->mtu >= want->mtu &&
+            have->is_inline == want->is_inline)
             continue;
         name = pk_asprintf("%s/%u", want->group, want->index);
         if (have == NULL)
@@ -231,6 +232,11 @@ static int plan_lanes(struct diff *diff)
         else if (have->fault[0] != '\0')
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_FAULT, i, name,
                               pk_strdup(have->fault), none());
+        else if (have->is_inline != want->is_inline)
+            r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_CHANGED, i, name,
+                              pk_strdup(want->is_inline ? "becomes inline" : "is inline no more"),
+                              pk_strdup("the lane is made anew: its packets are lost until its "
+                                        "tool is back"));
         else
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_CHANGED, i, name,
                               pk_asprintf("mtu %u -> %u", have->mtu, want->mtu), none());
@@ -445,7 +451,7 @@ static char *tap_change(const struct pk_tap_desired *want, const struct pk_obser
     /* An interface has the MTU that it has. */
     if (want->kind == PK_TAP_REPLAY && want->mtu != 0 && want->mtu != have->mtu)
         return pk_asprintf("mtu %u -> %u", have->mtu, want->mtu);
-    static const char *const options[] = { "tunnel", "nic" };
+    static const char *const options[] = { "tunnel", "inline", "nic" };
     for (size_t i = 0; i < PK_ARRAY_SIZE(options); i++)
         if (!same_option(want->options, have->options, options[i]))
             return pk_asprintf("settings of %s changed", options[i]);

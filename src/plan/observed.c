@@ -71,7 +71,7 @@ static json_t *describe(const struct pk_observed *observed)
     for (size_t i = 0; i < observed->lane_count; i++) {
         const struct pk_observed_lane *lane = &observed->lanes[i];
         if (put(json, pk_asprintf("lane %s/%u", lane->group, lane->index),
-                json_pack("[I,s]", (json_int_t)lane->mtu, lane->fault)) < 0)
+                json_pack("[I,b,s]", (json_int_t)lane->mtu, lane->is_inline, lane->fault)) < 0)
             return NULL;
     }
     for (size_t i = 0; i < observed->group_count; i++) {

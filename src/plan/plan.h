@@ -53,6 +53,7 @@ struct pk_lane_desired {
     char *group;
     unsigned index;
     unsigned mtu; /* at least; 0 = follow the taps */
+    bool is_inline;
 };
 /* Groups and tenants are kept as the agent's API has them (node/node.h), in canonical notation: so
  * what is desired and what is there compare as JSON. */
@@ -141,6 +142,7 @@ struct pk_observed_lane {
     char *group;
     unsigned index;
     unsigned mtu;
+    bool is_inline;
     char *fault;
 };
 struct pk_observed_group {

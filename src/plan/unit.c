@@ -251,9 +251,10 @@ static json_t *lanes_to_json(const struct pk_desired *desired)
     PK_JSON list = json_array();
     for (size_t i = 0; i < desired->lane_count && list != NULL; i++) {
         const struct pk_lane_desired *lane = &desired->lanes[i];
-        if (json_array_append_new(list, json_pack("{s:s,s:I,s:I}", "group", lane->group, "index",
-                                                  (json_int_t)lane->index, "mtu",
-                                                  (json_int_t)lane->mtu)) < 0)
+        if (json_array_append_new(list,
+                                  json_pack("{s:s,s:I,s:I,s:o*}", "group", lane->group, "index",
+                                            (json_int_t)lane->index, "mtu", (json_int_t)lane->mtu,
+                                            "inline", lane->is_inline ? json_true() : NULL)) < 0)
             return NULL;
     }
     return PK_TAKE(list);
@@ -593,6 +594,7 @@ static int thaw_lanes(const json_t *json, struct pk_desired *desired, struct pk_
             r = get_unsigned(item, "index", &lane->index, err);
         if (r >= 0)
             r = get_unsigned(item, "mtu", &lane->mtu, err);
+        lane->is_inline = pk_json_bool_or(item, "inline", false);
         if (r >= 0 && lane->index >= PK_LANES_MAX)
             r = pk_fail(err, PK_E_INVALID, "lane %u is out of range", lane->index);
         if (r < 0)

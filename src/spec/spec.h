@@ -30,7 +30,7 @@ struct pk_pos {
     unsigned line, col;
 };
 
-enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_TUNNEL };
+enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_TUNNEL, PK_TAP_INLINE };
 const char *pk_tap_kind_name(enum pk_tap_kind kind); /* "interface", as the agent's API has it */
 enum pk_tap_kind pk_tap_kind_parse(const char *name);
 /* Does it take an interface of the machine's? */
@@ -49,12 +49,21 @@ struct pk_tunnel_spec {
     const struct pk_node *node, *addresses_node, *port_node;
 };
 
+/* taps[].inline: a tool stands between the two interfaces. */
+struct pk_inline_spec {
+    struct pk_strv interfaces; /* two; the first is the tap's as well */
+    unsigned closed;           /* drop when the tool fails; else packets go past it */
+    pk_nsec fail_after;        /* that a packet may be unanswered; default 200 ms */
+    const struct pk_node *node, *interfaces_node;
+};
+
 struct pk_tap_spec {
     char *name;
     enum pk_tap_kind kind;
     char *interface; /* the NIC; NULL where !pk_tap_has_interface() */
     unsigned mtu; /* PK_TAP_REPLAY: largest packet replayed (default 9216); 0 = the interface's */
     struct pk_tunnel_spec tunnel;
+    struct pk_inline_spec pair;
     struct pk_nic_spec nic;
     const struct pk_node *nic_node;
     struct pk_pos pos;
@@ -123,9 +132,12 @@ struct pk_fleet_spec {
     struct pk_doc *doc;         /* owned; positions point into it */
 };
 
-/* What a tap's kind adds to what the agent is told of it: {"tunnel":{..},"nic":{..}}, each where it
- * says something. New reference, NULL = out of memory. */
+/* What a tap's kind adds to what the agent is told of it: {"tunnel":{..},"inline":{..},"nic":{..}},
+ * each where it says something. New reference, NULL = out of memory. */
 json_t *pk_tap_options(const struct pk_tap_spec *tap);
+/* The inline tap that the group's tools stand in, or NULL. */
+const struct pk_tap_spec *pk_group_inline_tap(const struct pk_fleet_spec *fleet,
+                                              const struct pk_group_spec *group);
 /* The tenant's selectors as JSON, in canonical notation: {"name","vlans":[110,"100.200"],"vnis":[],
  * "greKeys":[],"erspanSessions":[],"prefixes":["10.20.0.0/16"]} without the empty ones. New
  * reference, NULL = out of memory. */

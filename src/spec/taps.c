@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Taps: what the table cannot tell, and what the agent is told of them. */
+#include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/json.h"
 #include "spec/schema.h"
 
@@ -9,6 +11,7 @@ static const char *const kind_names[] = {
     [PK_TAP_INTERFACE] = "interface",
     [PK_TAP_REPLAY] = "replay",
     [PK_TAP_TUNNEL] = "tunnel",
+    [PK_TAP_INLINE] = "inline",
 };
 
 const char *pk_tap_kind_name(enum pk_tap_kind kind)
@@ -62,6 +65,93 @@ static bool check_tunnel(const struct pk_fleet_spec *fleet, const struct pk_tap_
     return good;
 }
 
+/* The interface that two taps both have, or NULL. Those of one kind are compared by the table. */
+static const char *shared_interface(const struct pk_tap_spec *a, const struct pk_tap_spec *b)
+{
+    for (size_t i = 0; i < PK_MAX(a->pair.interfaces.count, 1u); i++)
+        for (size_t j = 0; j < PK_MAX(b->pair.interfaces.count, 1u); j++) {
+            const char *of_a = a->kind == PK_TAP_INLINE ? a->pair.interfaces.list[i] : a->interface;
+            const char *of_b = b->kind == PK_TAP_INLINE ? b->pair.interfaces.list[j] : b->interface;
+            if (of_a != NULL && of_b != NULL && strcmp(of_a, of_b) == 0 &&
+                (a->kind != b->kind || a->kind == PK_TAP_INLINE))
+                return of_a;
+        }
+    return NULL;
+}
+
+const struct pk_tap_spec *pk_group_inline_tap(const struct pk_fleet_spec *fleet,
+                                              const struct pk_group_spec *group)
+{
+    for (size_t i = 0; i < fleet->tap_count; i++)
+        if (fleet->taps[i].kind == PK_TAP_INLINE &&
+            pk_strv_contains(&group->taps, fleet->taps[i].name))
+            return &fleet->taps[i];
+    return NULL;
+}
+
+/* A packet can go through one tool: one lane of one group, whole. */
+static bool check_inline_group(const struct pk_fleet_spec *fleet, const struct pk_tap_spec *tap,
+                               const struct pk_group_spec *group, struct pk_errors *errors)
+{
+    char text[160];
+    const char *hint = NULL;
+    const struct pk_node *node = NULL;
+    struct pk_pos pos = group->pos;
+    if (group->taps.count > 1) {
+        (void)snprintf(text, sizeof(text), "tap %s is inline: its group can have no other tap",
+                       tap->name);
+        hint = "give the other taps a group of their own";
+        node = group->taps_node;
+    } else if (group->tenant != NULL) {
+        (void)snprintf(text, sizeof(text), "tap %s is inline: its group can be of no tenant",
+                       tap->name);
+        hint = "remove 'tenant': all packets go through the group";
+        pos = group->tenant_pos;
+    } else if (group->filter != NULL) {
+        (void)snprintf(text, sizeof(text), "tap %s is inline: its group can have no filter",
+                       tap->name);
+        hint = "remove 'filter': the tool's rules say what is dropped";
+        node = group->filter_node;
+    } else if (group->tool_count > 1) {
+        (void)snprintf(text, sizeof(text), "tap %s is inline: its group can have one tool only",
+                       tap->name);
+        hint =
+            "a second tool would send each packet once more: give it a tap and a group of its own";
+        pos = group->tools[1].pos;
+    }
+    if (hint != NULL)
+        fault_at(errors, fleet, node, pos, hint, text);
+    return hint == NULL;
+}
+
+static bool check_inline(const struct pk_fleet_spec *fleet, const struct pk_tap_spec *tap,
+                         struct pk_errors *errors)
+{
+    bool good = true;
+    unsigned groups = 0;
+    for (size_t i = 0; i < fleet->group_count; i++) {
+        const struct pk_group_spec *group = &fleet->groups[i];
+        if (!pk_strv_contains(&group->taps, tap->name))
+            continue;
+        if (groups++ > 0) {
+            fault_at(errors, fleet, group->taps_node, group->pos,
+                     "let the second group read a tap of its own, with a mirror of the traffic",
+                     "an inline tap has one group, which its packets go through");
+            good = false;
+        }
+        good = check_inline_group(fleet, tap, group, errors) && good;
+    }
+    for (size_t i = 0; i < fleet->tenant_count; i++) {
+        const struct pk_tenant_spec *tenant = &fleet->tenants[i];
+        if (!pk_strv_contains(&tenant->taps, tap->name))
+            continue;
+        fault_at(errors, fleet, tenant->match_node, tenant->pos, "remove the tap from its list",
+                 "an inline tap has no tenants");
+        good = false;
+    }
+    return good;
+}
+
 bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors)
 {
     bool good = true;
@@ -69,10 +159,19 @@ bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors)
         struct pk_tap_spec *tap = &fleet->taps[i];
         if (tap->tunnel.interface != NULL && tap->interface == NULL)
             tap->interface = PK_TAKE(tap->tunnel.interface);
-        tap->kind = tap->tunnel.node != NULL ? PK_TAP_TUNNEL
-                    : tap->interface != NULL ? PK_TAP_INTERFACE
-                                             : PK_TAP_REPLAY;
+        if (tap->pair.node != NULL && tap->pair.interfaces.count == 2 && tap->interface == NULL) {
+            tap->interface = pk_strdup(tap->pair.interfaces.list[0]);
+            if (tap->interface == NULL)
+                fault_at(errors, fleet, NULL, tap->pos, NULL, "out of memory");
+            good = good && tap->interface != NULL;
+        }
+        tap->kind = tap->pair.interfaces.count == 2 ? PK_TAP_INLINE
+                    : tap->tunnel.node != NULL      ? PK_TAP_TUNNEL
+                    : tap->interface != NULL        ? PK_TAP_INTERFACE
+                                                    : PK_TAP_REPLAY;
         if (tap->kind == PK_TAP_TUNNEL && !check_tunnel(fleet, tap, errors))
+            good = false;
+        if (tap->kind == PK_TAP_INLINE && !check_inline(fleet, tap, errors))
             good = false;
         if (tap->nic_node != NULL && !pk_tap_has_interface(tap->kind)) {
             fault_at(errors, fleet, tap->nic_node, tap->pos, "remove it, or make it an interface",
@@ -81,8 +180,7 @@ bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors)
         }
         for (size_t j = 0; j < i; j++) { /* the table compares those of one kind */
             const struct pk_tap_spec *other = &fleet->taps[j];
-            if (tap->interface == NULL || other->interface == NULL || tap->kind == other->kind ||
-                strcmp(tap->interface, other->interface) != 0)
+            if (shared_interface(tap, other) == NULL)
                 continue;
             fault_at(errors, fleet, NULL, tap->pos,
                      "an interface belongs to one tap: remove one of the two",
@@ -116,6 +214,12 @@ json_t *pk_tap_options(const struct pk_tap_spec *tap)
         tunnel_config(&tap->tunnel, &config);
         bad |= json_object_set_new(json, "tunnel", pk_tunnel_to_json(&config));
     }
+    if (tap->kind == PK_TAP_INLINE)
+        bad |= json_object_set_new(json, "inline",
+                                   json_pack("{s:s,s:s,s:I}", "interface",
+                                             tap->pair.interfaces.list[1], "failure",
+                                             tap->pair.closed ? "closed" : "open", "failAfterMs",
+                                             (json_int_t)(tap->pair.fail_after / PK_NSEC_PER_MS)));
     if (json_object_size(nic) > 0)
         bad |= json_object_set(json, "nic", nic);
     return bad != 0 ? NULL : PK_TAKE(json);
