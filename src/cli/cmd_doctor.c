@@ -129,9 +129,10 @@ static void print_text(const struct pk_ctx *ctx, const struct pk_doctor *doctor)
         if (fix[0] != '\0')
             (void)printf("        %-13s -> %s\n", "", fix);
     }
-    (void)printf("\n%u ok, %u notes, %u warnings, %u failed, %u skipped\n",
-                 doctor->worst[PK_VERDICT_OK], doctor->worst[PK_VERDICT_NOTE],
-                 doctor->worst[PK_VERDICT_WARN], doctor->worst[PK_VERDICT_FAIL],
+    unsigned notes = doctor->worst[PK_VERDICT_NOTE], warnings = doctor->worst[PK_VERDICT_WARN];
+    (void)printf("\n%u ok, %u note%s, %u warning%s, %u failed, %u skipped\n",
+                 doctor->worst[PK_VERDICT_OK], notes, notes == 1 ? "" : "s", warnings,
+                 warnings == 1 ? "" : "s", doctor->worst[PK_VERDICT_FAIL],
                  doctor->worst[PK_VERDICT_SKIPPED]);
 }
 

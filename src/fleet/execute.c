@@ -25,7 +25,6 @@
 #define PROBE_TIMEOUT_MS 1000u
 /* Without a probe, a tool that runs this long has not failed at once. */
 #define RUNS_FOR        (500 * PK_NSEC_PER_MS)
-#define LOG_LINES       5u
 #define LOG_MAX_BYTES   4096u
 #define STOP_TIMEOUT_MS 10000u /* of a unit whose own is not known */
 
@@ -125,10 +124,7 @@ static int fail_ended(struct pk_manager *manager, const struct pk_unit *unit,
 {
     char text[96];
     PK_CLEANUP(pk_buf_done) struct pk_buf log = PK_BUF_INIT(LOG_MAX_BYTES);
-    struct pk_engine *engine = manager->options.engine;
-    (void)engine->ops->logs(engine->self, unit->name, LOG_LINES, &log, NULL);
-    while (log.len > 0 && log.data[log.len - 1] == '\n')
-        log.data[--log.len] = '\0';
+    pk_unit_last_words(manager->options.engine, unit->name, &log);
     const char *words = log.len > 0 ? log.data : "";
     size_t len = strlen(words);
     pk_fail(err, PK_E_IO, "%s ended at once: %s%s%s", unit->tool,

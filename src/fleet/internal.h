@@ -183,6 +183,8 @@ json_t *pk_journal_of_plan(const struct pk_plan *plan);
 
 /* ---- runtime.c: tools' counters, ends and restarts ---- */
 void *pk_thread_tools(void *arg);
+/* The end of what a unit wrote, in one line; as much as fits. */
+void pk_unit_last_words(struct pk_engine *engine, const char *unit, struct pk_buf *ret_words);
 struct pk_runtime *pk_runtime_find(struct pk_fleet *fleet, const char *unit); /* lock held */
 /* Takes note of starts and ends that the view shows. Takes the lock. */
 void pk_runtime_update(struct pk_manager *manager, struct pk_fleet *fleet,

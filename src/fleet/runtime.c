@@ -19,7 +19,8 @@
 #define BACKOFF_FIRST    PK_NSEC_PER_SEC
 #define BACKOFF_LAST     (60 * PK_NSEC_PER_SEC)
 #define HEALTHY_AFTER    (60 * PK_NSEC_PER_SEC)
-#define LOG_LINES        3u
+#define LOG_LINES        4u
+#define LOG_MAX_BYTES    4096u
 #define REASON_MAX       512u
 #define START_ROUNDING   (1500 * PK_NSEC_PER_MS)
 #define SIGKILL_EXIT     137
@@ -119,15 +120,25 @@ static void schedule(struct pk_runtime *runtime, const struct pk_unit_status *st
     runtime->next_try_at = pk_time_monotonic() + PK_MIN(delay, BACKOFF_LAST);
 }
 
+void pk_unit_last_words(struct pk_engine *engine, const char *unit, struct pk_buf *ret_words)
+{
+    PK_CLEANUP(pk_buf_done) struct pk_buf log = PK_BUF_INIT(LOG_MAX_BYTES);
+    (void)engine->ops->logs(engine->self, unit, LOG_LINES, &log, NULL);
+    while (log.len > 0 && log.data[log.len - 1] == '\n')
+        log.data[--log.len] = '\0';
+    for (size_t i = 0; i < log.len; i++) {
+        bool line_ends = log.data[i] == '\n';
+        if (pk_buf_add(ret_words, line_ends ? " | " : log.data + i, line_ends ? 3 : 1) < 0)
+            return;
+    }
+}
+
 static void note_end(struct pk_manager *manager, struct pk_fleet *fleet,
                      const struct pk_unit_status *status)
 {
     char text[96];
     PK_CLEANUP(pk_buf_done) struct pk_buf log = PK_BUF_INIT(REASON_MAX);
-    struct pk_engine *engine = manager->options.engine;
-    (void)engine->ops->logs(engine->self, status->name, LOG_LINES, &log, NULL);
-    while (log.len > 0 && log.data[log.len - 1] == '\n')
-        log.data[--log.len] = '\0';
+    pk_unit_last_words(manager->options.engine, status->name, &log);
     (void)pk_exit_text(status, text, sizeof(text));
     PK_CLEANUP(pk_free_p)
     char *reason =
