@@ -332,8 +332,10 @@ static int do_group(struct pk_manager *manager, const struct pk_fleet *fleet,
     json_t *body = json_pack(
         "{s:O,s:s,s:s*,s:I}", "lanes", lanes, "hash", pk_group_hash_name(want->hash), "tenant",
         want->tenant[0] != '\0' ? want->tenant : NULL, "priority", (json_int_t)want->priority);
-    if (body == NULL)
+    if (body == NULL || (want->options != NULL && json_object_update(body, want->options) < 0)) {
+        json_decref(body);
         return pk_no_memory(err);
+    }
     return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
                                "/v1/fleets/%s/groups/%s", fleet->name, group);
 }

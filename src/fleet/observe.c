@@ -551,6 +551,7 @@ static int observe_groups(const json_t *plane, const char *fleet, struct pk_obse
         group->hash = pk_strdup(pk_json_string_or(row, "hash", "outer"));
         group->tenant = pk_strdup(pk_json_string_or(row, "tenant", ""));
         group->priority = (unsigned)pk_json_int_or(row, "priority", PK_PRIORITY_DEFAULT);
+        group->options = json_incref(json_object_get(row, "options"));
         if (group->name == NULL || group->hash == NULL || group->tenant == NULL)
             return PK_E_NOMEM;
         size_t l;

@@ -402,7 +402,9 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->hash == group->hash &&
         old->priority == group->priority && strcmp(old->tenant, group->tenant) == 0 &&
-        pk_shunt_spec_equal(&old->shunt, &group->shunt) && old->share_count == group->share_count &&
+        pk_shunt_spec_equal(&old->shunt, &group->shunt) &&
+        memcmp(&old->overload, &group->overload, sizeof group->overload) == 0 &&
+        old->share_count == group->share_count &&
         memcmp(old->shares, group->shares, group->share_count * sizeof(*group->shares)) == 0)
         return 0;
     if (old != NULL)
@@ -833,10 +835,12 @@ static json_t *group_status(const struct pk_group *group, const json_t *counters
 {
     json_t *ranges = json_object_get(counters, "ranges");
     json_t *row = json_pack(
-        "{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:o}", "fleet", group->fleet, "name", group->name, "detail",
-        group->detail, "hash", pk_hash_mode_name(group->hash), "tenant", group->tenant, "priority",
-        (json_int_t)group->priority, "generation", number(counters, "generation"), "ranges",
-        ranges != NULL ? json_incref(ranges) : json_array());
+        "{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:o,s:{s:o*,s:o*}}", "fleet", group->fleet, "name",
+        group->name, "detail", group->detail, "hash", pk_hash_mode_name(group->hash), "tenant",
+        group->tenant, "priority", (json_int_t)group->priority, "generation",
+        number(counters, "generation"), "ranges",
+        ranges != NULL ? json_incref(ranges) : json_array(), "options", "shunt",
+        pk_shunt_spec_to_json(&group->shunt), "overload", pk_overload_to_json(&group->overload));
     return with_counters_take(row, counters);
 }
 

@@ -168,6 +168,7 @@ struct pk_group {
     char *tenant;      /* "" = none */
     unsigned priority; /* its tenant's: groups of lower ones are shed first */
     struct pk_shunt_spec shunt;
+    struct pk_overload_spec overload;
     bool working;
     char detail[200];
 };

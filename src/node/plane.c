@@ -364,7 +364,9 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                    struct pk_group **ret_group, struct pk_error *err)
 {
-    static const char *const keys[] = { "lanes", "hash", "tenant", "priority", "shunt" };
+    static const char *const keys[] = {
+        "lanes", "hash", "tenant", "priority", "shunt", "overload"
+    };
     static const char *const lane_keys[] = { "index", "weight" };
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -420,6 +422,9 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
     struct pk_shunt_spec shunt = { 0 };
     if (r == 0)
         r = pk_shunt_spec_parse(json_object_get(body, "shunt"), &shunt, err);
+    struct pk_overload_spec overload = { 0 };
+    if (r == 0)
+        r = pk_overload_parse(json_object_get(body, "overload"), &overload, err);
     PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
     if (r == 0)
         r = pk_group_new(fleet, name, shares, count, &group, err);
@@ -429,6 +434,7 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
     group->tenant = pk_strdup(tenant);
     group->hash = hash;
     group->shunt = shunt;
+    group->overload = overload;
     group->priority = (unsigned)priority;
     if (group->tenant == NULL)
         return pk_no_memory(err);
@@ -739,12 +745,13 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
         const struct pk_group *group = plane->groups[i];
         bad |= json_array_append_new(
             groups,
-            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*}}", "fleet", group->fleet, "name",
+            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*}}", "fleet", group->fleet, "name",
                       group->name, "spec", "lanes", shares_to_json(group), "hash",
                       group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL,
                       "tenant", group->tenant[0] != '\0' ? group->tenant : NULL, "priority",
                       group->priority != PRIORITY_INIT ? json_integer(group->priority) : NULL,
-                      "shunt", pk_shunt_spec_to_json(&group->shunt)));
+                      "shunt", pk_shunt_spec_to_json(&group->shunt), "overload",
+                      pk_overload_to_json(&group->overload)));
     }
     for (size_t i = 0; i < plane->tap_count; i++)
         bad |= json_array_append_new(taps, tap_to_json(plane->taps[i]));

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/paths.h"
 #include "broker/shunt.h"
+#include "spec/rules.h"
 
 struct pk_shunts;
 
@@ -28,15 +29,18 @@ struct pk_shunt_spec {
     uint16_t ports[PK_SHUNT_PORTS];
     size_t port_count;
 };
-#define PK_SHUNT_IDLE_DEFAULT_S 60u
 #define PK_SHUNT_IDLE_MAX_S     86400u
 #define PK_SHUNT_LIFE_DEFAULT_S 86400u
 #define PK_SHUNT_LIFE_MAX_S     (7u * 86400u)
 #define PK_SHUNT_FLOWS_AT_ONCE  16384u /* of one request */
 
-/* {"after":BYTES,"ports":[..],"idleSeconds":N}; NULL or null = none. */
+/* {"after":BYTES,"ports":[..],"idleSeconds":N}; NULL or null = none. In JSON as pk_group_options()
+ * of spec writes it. */
 int pk_shunt_spec_parse(const json_t *json, struct pk_shunt_spec *ret_spec, struct pk_error *err);
 json_t *pk_shunt_spec_to_json(const struct pk_shunt_spec *spec); /* NULL = off or out of memory */
+/* groups[].overload. */
+int pk_overload_parse(const json_t *json, struct pk_overload_spec *ret_spec, struct pk_error *err);
+json_t *pk_overload_to_json(const struct pk_overload_spec *spec); /* as above */
 bool pk_shunt_spec_equal(const struct pk_shunt_spec *a, const struct pk_shunt_spec *b);
 
 /* Borrows the broker. Knows its groups from the start; entries that an agent before this one had

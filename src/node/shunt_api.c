@@ -59,11 +59,38 @@ json_t *pk_shunt_spec_to_json(const struct pk_shunt_spec *spec)
 {
     if (!spec->on)
         return NULL;
-    json_t *ports = json_array();
+    PK_JSON ports = spec->port_count > 0 ? json_array() : NULL;
     for (size_t i = 0; i < spec->port_count; i++)
         (void)json_array_append_new(ports, json_integer(spec->ports[i]));
-    return json_pack("{s:I,s:o,s:i}", "after", (json_int_t)spec->after, "ports", ports,
-                     "idleSeconds", (int)(spec->idle_ms / 1000));
+    unsigned idle_s = spec->idle_ms / 1000;
+    return json_pack("{s:I,s:O*,s:o*}", "after", (json_int_t)spec->after, "ports", ports,
+                     "idleSeconds",
+                     idle_s != PK_SHUNT_IDLE_DEFAULT_S ? json_integer(idle_s) : NULL);
+}
+
+int pk_overload_parse(const json_t *json, struct pk_overload_spec *ret_spec, struct pk_error *err)
+{
+    static const char *const keys[] = { "shunt", "shed" };
+    struct pk_overload_spec spec = { 0 };
+    int r = json == NULL || json_is_null(json)
+                ? 0
+                : pk_check_keys("overload", json, keys, PK_ARRAY_SIZE(keys), err);
+    for (size_t i = 0; i < PK_ARRAY_SIZE(keys) && r == 0; i++) {
+        const json_t *value = json_object_get(json, keys[i]);
+        if (value != NULL && !json_is_boolean(value))
+            r = pk_fail(err, PK_E_INVALID, "overload: '%s' must be true or false", keys[i]);
+        *(i == 0 ? &spec.shunt : &spec.shed) = json_is_true(value);
+    }
+    if (r == 0)
+        *ret_spec = spec;
+    return r;
+}
+
+json_t *pk_overload_to_json(const struct pk_overload_spec *spec)
+{
+    return spec->shunt || spec->shed
+               ? json_pack("{s:b,s:b}", "shunt", spec->shunt, "shed", spec->shed)
+               : NULL;
 }
 
 bool pk_shunt_spec_equal(const struct pk_shunt_spec *a, const struct pk_shunt_spec *b)

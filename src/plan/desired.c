@@ -436,8 +436,9 @@ static int add_group(struct build *build, const struct pk_group_spec *group, str
         .hash = group->hash,
         .tenant = pk_strdup(tenant != NULL ? tenant->name : ""),
         .priority = tenant != NULL ? tenant->priority : PK_PRIORITY_DEFAULT,
+        .options = pk_group_options(group),
     };
-    if (want->name == NULL || want->tenant == NULL)
+    if (want->options == NULL || want->name == NULL || want->tenant == NULL)
         return pk_no_memory(err);
     int r = add_lanes(build, group, lanes, err);
     for (size_t t = 0; t < group->tool_count && r >= 0; t++) {

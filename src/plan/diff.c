@@ -364,6 +364,23 @@ static char *slots_effect(unsigned before, unsigned after)
         moved, of);
 }
 
+static bool same_option(const json_t *want, const json_t *have, const char *key)
+{
+    const json_t *a = json_object_get(want, key), *b = json_object_get(have, key);
+    return a == b || json_equal(a, b) != 0;
+}
+
+/* What of the settings that move no flow is another, or "". */
+static char *option_change(const struct pk_group_desired *want,
+                           const struct pk_observed_group *have)
+{
+    static const char *const options[] = { "shunt", "overload" };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(options); i++)
+        if (!same_option(want->options, have->options, options[i]))
+            return pk_asprintf("settings of %s changed", options[i]);
+    return pk_strdup("");
+}
+
 static char *tenant_change(const struct pk_group_desired *want, const char *tenant,
                            unsigned priority)
 {
@@ -402,6 +419,13 @@ static int plan_groups(struct diff *diff)
                 r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_CHANGED, i,
                                   pk_strdup(name), tenant_change(want, tenant, have->priority),
                                   none());
+            PK_CLEANUP(pk_free_p) char *change = option_change(want, have);
+            if (change == NULL)
+                return PK_E_NOMEM;
+            if (r >= 0 && change[0] != '\0' && strcmp(want->tenant, tenant) == 0 &&
+                want->priority == have->priority)
+                r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_CHANGED, i,
+                                  pk_strdup(name), PK_TAKE(change), none());
             continue;
         }
         unsigned before = group_size(have);
@@ -431,12 +455,6 @@ static int remove_groups(struct diff *diff)
 }
 
 /* ---- taps ---- */
-
-static bool same_option(const json_t *want, const json_t *have, const char *key)
-{
-    const json_t *a = json_object_get(want, key), *b = json_object_get(have, key);
-    return a == b || json_equal(a, b) != 0;
-}
 
 static char *tap_change(const struct pk_tap_desired *want, const struct pk_observed_tap *have)
 {

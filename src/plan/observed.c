@@ -28,6 +28,7 @@ void pk_observed_free(struct pk_observed *observed)
     for (size_t i = 0; i < observed->group_count; i++) {
         pk_free(observed->groups[i].name);
         pk_free(observed->groups[i].hash);
+        json_decref(observed->groups[i].options);
         pk_free(observed->groups[i].tenant);
     }
     pk_free(observed->groups);
@@ -86,6 +87,8 @@ static json_t *describe(const struct pk_observed *observed)
         if (group->tenant != NULL && group->tenant[0] != '\0' &&
             json_array_append_new(lanes, json_pack("{s:s,s:I}", "tenant", group->tenant, "priority",
                                                    (json_int_t)group->priority)) < 0)
+            return NULL;
+        if (json_object_size(group->options) > 0 && json_array_append(lanes, group->options) < 0)
             return NULL;
         if (put(json, pk_asprintf("group %s", group->name), json_incref(lanes)) < 0)
             return NULL;

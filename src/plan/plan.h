@@ -73,6 +73,7 @@ struct pk_group_desired {
     enum pk_group_hash hash;
     char *tenant;      /* "" = none */
     unsigned priority; /* its tenant's; PK_PRIORITY_DEFAULT without one */
+    json_t *options;   /* of pk_group_options() */
 };
 
 struct pk_desired {
@@ -151,6 +152,7 @@ struct pk_observed_group {
     char *hash;               /* its name; NULL = outer */
     char *tenant;             /* NULL = none */
     unsigned priority;
+    json_t *options; /* as in struct pk_group_desired; NULL = none */
 };
 struct pk_observed_unit {
     char *name, *hash; /* hash as labelled */

@@ -77,6 +77,7 @@ void pk_desired_free(struct pk_desired *desired)
     for (size_t i = 0; i < desired->group_count; i++) {
         pk_free(desired->groups[i].name);
         pk_free(desired->groups[i].tenant);
+        json_decref(desired->groups[i].options);
     }
     pk_free(desired->groups);
     pk_free(desired);
@@ -269,7 +270,9 @@ static json_t *group_to_json(const struct pk_group_desired *group)
         (group->tenant[0] != '\0' &&
          json_object_set_new(json, "tenant", json_string(group->tenant)) < 0) ||
         (group->priority != PK_PRIORITY_DEFAULT &&
-         json_object_set_new(json, "priority", json_integer(group->priority)) < 0))
+         json_object_set_new(json, "priority", json_integer(group->priority)) < 0) ||
+        (json_object_size(group->options) > 0 &&
+         json_object_set(json, "options", group->options) < 0))
         return NULL;
     if (json != NULL && json_object_size(json) == 0)
         return json_string(group->name);
@@ -623,6 +626,7 @@ static int thaw_groups(const json_t *json, struct pk_desired *desired, struct pk
         group->name = pk_strdup(name);
         group->tenant = pk_strdup(pk_json_string_or(item, "tenant", ""));
         group->priority = (unsigned)PK_MIN(PK_MAX(priority, 1), INT32_MAX);
+        group->options = json_incref(json_object_get(item, "options"));
         if (group->name == NULL || group->tenant == NULL)
             return pk_no_memory(err);
         const char *hash =

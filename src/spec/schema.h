@@ -19,6 +19,10 @@ int pk_spec_check_tenants(const struct pk_fleet_spec *fleet, bool whole, struct 
 /* filters.c: a filter that cannot be compiled is a fault of the file. As above. */
 int pk_spec_check_filters(const struct pk_fleet_spec *fleet, struct pk_errors *errors);
 
+/* groups.c: what the table cannot tell of a group's shunt, where it found no fault. PK_E_INVALID:
+ * faults were added. */
+int pk_spec_check_groups(const struct pk_fleet_spec *fleet, struct pk_errors *errors);
+
 /* Patterns and their words, shared with other tables. */
 #define PK_NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 #define PK_NAME_WORDS   "a name (small letters, digits and dashes, at most 40)"

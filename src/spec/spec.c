@@ -94,9 +94,10 @@ static int from_doc(struct pk_doc *doc_take, struct pk_fleet_spec **ret_fleet,
     bool good = pk_spec_check_taps(fleet, errors);
     int tenants = pk_spec_check_tenants(fleet, r == 0, errors);
     int filters = pk_spec_check_filters(fleet, errors);
+    int groups = r == 0 ? pk_spec_check_groups(fleet, errors) : 0;
     if (tenants == PK_E_NOMEM || filters == PK_E_NOMEM)
         return out_of_memory(pk_doc_name(fleet->doc), errors);
-    if (!check_tool_names(fleet, errors) || tenants < 0 || filters < 0 || !good) {
+    if (!check_tool_names(fleet, errors) || tenants < 0 || filters < 0 || groups < 0 || !good) {
         r = PK_E_INVALID;
         pk_errors_sort(errors);
     }

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "spec/nic.h"
+#include "spec/rules.h"
 #include "spec/tunnel.h"
 
 #define PK_API_VERSION "picket.dev/v1alpha1"
@@ -96,6 +97,15 @@ struct pk_tool_spec {
 enum pk_group_hash { PK_GROUP_OUTER, PK_GROUP_FLOW, PK_GROUP_ADDRESSES, PK_GROUP_HASHES };
 const char *pk_group_hash_name(enum pk_group_hash hash);
 
+/* Flows of which the group sees no more. Nothing where after and port_count are 0. */
+struct pk_shunt_rule_spec {
+    uint64_t after;  /* bytes of a flow that the group gets */
+    unsigned *ports; /* of either end */
+    size_t port_count;
+    pk_nsec idle; /* 0 = PK_SHUNT_IDLE_DEFAULT_S */
+};
+#define PK_SHUNT_PORTS_MAX 16
+
 enum pk_cpu_mode { PK_CPU_SHARED, PK_CPU_DEDICATED };
 
 struct pk_group_spec {
@@ -109,6 +119,9 @@ struct pk_group_spec {
     unsigned lanes; /* 0 = auto */
     enum pk_cpu_mode cpu;
     enum pk_group_hash hash;
+    struct pk_shunt_rule_spec shunt;
+    const struct pk_node *shunt_node;
+    struct pk_overload_spec overload;
     struct pk_tool_spec *tools;
     size_t tool_count;
     struct pk_pos pos;
@@ -138,6 +151,9 @@ json_t *pk_tap_options(const struct pk_tap_spec *tap);
 /* The inline tap that the group's tools stand in, or NULL. */
 const struct pk_tap_spec *pk_group_inline_tap(const struct pk_fleet_spec *fleet,
                                               const struct pk_group_spec *group);
+/* What the agent is told of a group besides its lanes: {"shunt":{..},"overload":{..}}, each where it
+ * says something. New reference, NULL = out of memory. */
+json_t *pk_group_options(const struct pk_group_spec *group);
 /* The tenant's selectors as JSON, in canonical notation: {"name","vlans":[110,"100.200"],"vnis":[],
  * "greKeys":[],"erspanSessions":[],"prefixes":["10.20.0.0/16"]} without the empty ones. New
  * reference, NULL = out of memory. */

@@ -150,11 +150,13 @@ static int change(void *arg, struct pk_http_request *request, const char *method
                       "slots", 0, "packets", 10, "bytes", 1000, "dropped", 0));
         (void)json_object_set_new(answer, "netns", json_string(netns));
     } else if (object == world->groups) {
-        (void)json_object_set_new(object, key,
-                                  json_pack("{s:s,s:s,s:O,s:s,s:I}", "fleet", fleet, "name", name,
-                                            "members", json_object_get(body, "lanes"), "tenant",
-                                            pk_json_string_or(body, "tenant", ""), "priority",
-                                            (json_int_t)pk_json_int_or(body, "priority", 100)));
+        (void)json_object_set_new(
+            object, key,
+            json_pack(
+                "{s:s,s:s,s:O,s:s,s:I,s:{s:O*,s:O*}}", "fleet", fleet, "name", name, "members",
+                json_object_get(body, "lanes"), "tenant", pk_json_string_or(body, "tenant", ""),
+                "priority", (json_int_t)pk_json_int_or(body, "priority", 100), "options", "shunt",
+                json_object_get(body, "shunt"), "overload", json_object_get(body, "overload")));
     } else {
         (void)json_object_set_new(
             object, key,

@@ -45,6 +45,7 @@ static inline struct pk_observed *observed_of_json(const json_t *json)
         size_t n;
         group->hash = pk_strdup(pk_json_string_or(row, "hash", "outer"));
         group->tenant = pk_strdup(pk_json_string_or(row, "tenant", ""));
+        group->options = json_incref(json_object_get(row, "options"));
         group->priority = (unsigned)pk_json_int_or(row, "priority", PK_PRIORITY_DEFAULT);
         json_t *lane;
         group->name = pk_strdup(pk_json_string_or(row, "name", ""));

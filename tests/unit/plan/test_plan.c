@@ -119,9 +119,10 @@ static json_t *carried_out(const struct pk_desired *desired)
                 (void)json_array_append_new(members, json_integer(desired->lanes[i].index));
         (void)json_array_append_new(
             groups,
-            json_pack("{s:s,s:o,s:s,s:s,s:i}", "name", desired->groups[g].name, "lanes", members,
-                      "hash", pk_group_hash_name(desired->groups[g].hash), "tenant",
-                      desired->groups[g].tenant, "priority", (int)desired->groups[g].priority));
+            json_pack("{s:s,s:o,s:s,s:s,s:i,s:O}", "name", desired->groups[g].name, "lanes",
+                      members, "hash", pk_group_hash_name(desired->groups[g].hash), "tenant",
+                      desired->groups[g].tenant, "priority", (int)desired->groups[g].priority,
+                      "options", desired->groups[g].options));
     }
     for (size_t i = 0; i < desired->unit_count; i++)
         (void)json_array_append_new(

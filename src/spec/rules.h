@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the fleet file and the agent call the same of a group's shunts. */
+#ifndef PICKET_SPEC_RULES_H
+#define PICKET_SPEC_RULES_H
+
+#include "base/common.h"
+
+#define PK_SHUNT_IDLE_DEFAULT_S 60u
+
+/* What is done when the group's lanes cannot take it. */
+struct pk_overload_spec {
+    bool shunt, shed;
+};
+
+#endif
