@@ -53,6 +53,14 @@ int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool pr
 /* What was set last, also by an agent before this one. */
 bool pk_broker_lane_reader(struct pk_broker *broker, const char *key);
 
+/* A lane's packets and bytes, since it was made: to it by the taps, what arrived, and what of that
+ * was dropped since no tool read. PK_E_NOTFOUND. */
+struct pk_broker_lane_count {
+    uint64_t sent, sent_bytes, arrived, arrived_bytes, unread;
+};
+int pk_broker_lane_count(struct pk_broker *broker, const char *key,
+                         struct pk_broker_lane_count *ret_count, struct pk_error *err);
+
 /* A lane that is not in has its slots with the other lanes; it gets the same ones back. */
 enum pk_broker_part {
     PK_PART_IN,
@@ -89,6 +97,9 @@ struct pk_broker_draining {
 /* What drains from a lane. False: there is no such lane. */
 bool pk_broker_lane_draining(struct pk_broker *broker, const char *key,
                              struct pk_broker_draining *ret_draining);
+
+/* Has it no slots at all? */
+bool pk_broker_lane_is_bare(struct pk_broker *broker, const char *key);
 
 /* Single slots to other lanes, on top of what the shares say; they move by draining. They stay
  * through pk_broker_group_turn(), while their lane is in. count 0 takes all moves back. */

@@ -124,6 +124,28 @@ static int add_group(struct pk_broker *broker, uint32_t id, json_t *list, struct
     return 0;
 }
 
+int pk_broker_lane_count(struct pk_broker *broker, const char *key,
+                         struct pk_broker_lane_count *ret_count, struct pk_error *err)
+{
+    int lane = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    struct pk_lane_counters arrived, sent;
+    int r = pk_broker_check_open(broker, err);
+    if (r >= 0 && lane < 0)
+        r = pk_fail(err, PK_E_NOTFOUND, "there is no lane %s", key);
+    if (r >= 0)
+        r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, (uint32_t)lane, &arrived, err); /* first, as below */
+    if (r >= 0)
+        r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, (uint32_t)lane, &sent, err);
+    if (r < 0)
+        return r;
+    *ret_count = (struct pk_broker_lane_count){ .sent = sent.sent,
+                                                .sent_bytes = sent.sent_bytes,
+                                                .arrived = arrived.packets,
+                                                .arrived_bytes = arrived.bytes,
+                                                .unread = arrived.unread };
+    return 0;
+}
+
 static int add_lane(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
 {
     /* What arrived is read before what was sent: what comes between counts as under way, and never

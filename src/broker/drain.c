@@ -299,6 +299,17 @@ bool pk_broker_lane_draining(struct pk_broker *broker, const char *key,
     return true;
 }
 
+bool pk_broker_lane_is_bare(struct pk_broker *broker, const char *key)
+{
+    int lane = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    int group = lane >= 0 ? group_of_lane(broker, (uint32_t)lane) : -1;
+    const struct pk_slots *slots = group >= 0 ? broker->tables[group] : NULL;
+    for (size_t i = 0; slots != NULL && i < PK_HASH_SLOTS; i++)
+        if (slots->lane[i] == lane)
+            return false;
+    return slots != NULL;
+}
+
 /* ---- single slots ---- */
 
 static int find_group(struct pk_broker *broker, const char *key, struct pk_error *err)

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,7 +47,7 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
         return pk_no_memory(err);
     agent->paths = *paths;
     agent->started_at = pk_time_now();
-    agent->ioctl_fd = -1;
+    agent->ioctl_fd = agent->ends_fd = -1;
     int sys = pthread_mutex_init(&agent->lock, NULL);
     if (sys != 0)
         return pk_fail_errno(err, sys, "cannot make a lock");
@@ -67,6 +68,9 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
     agent->ioctl_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (agent->ioctl_fd < 0)
         return pk_fail_errno(err, errno, "cannot open a socket");
+    agent->ends_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (agent->ends_fd < 0)
+        return pk_fail_errno(err, errno, "cannot make an epoll");
     r = pk_bpffs_mount(agent->bpf_path, err);
     const struct pk_broker_options options = { .pin_dir = pin_dir };
     if (r == 0)
@@ -95,6 +99,7 @@ void pk_agent_close(struct pk_agent *agent)
     pk_broker_close(agent->broker);
     pk_nl_close(agent->nl);
     pk_close_p(&agent->ioctl_fd);
+    pk_close_p(&agent->ends_fd);
     (void)pthread_mutex_destroy(&agent->lock);
     pk_free(agent);
 }
@@ -113,23 +118,6 @@ static void tell(const char *what, const char *key, const char *before, const ch
         pk_log(PK_LOG_INFO, AREA, "%s %s: %s", what, key, after);
     else
         pk_log(PK_LOG_INFO, AREA, "%s %s works again", what, key);
-}
-
-static int group_ensure(struct pk_agent *agent, struct pk_group *group, struct pk_error *err)
-{
-    if (group->working)
-        return 0;
-    int r = pk_broker_group_set(agent->broker, group->key, group->hash, group->shares,
-                                group->share_count, err);
-    if (r == 0)
-        r = pk_shunts_group_set(agent->shunts, group->fleet, group->name, &group->shunt, err);
-    group->working = r == 0;
-    group->detail[0] = '\0';
-    if (r < 0) {
-        (void)pk_wrap(err, "group %s", group->key);
-        (void)snprintf(group->detail, sizeof(group->detail), "%.199s", err->msg);
-    }
-    return r;
 }
 
 /* The records of its shunts come first: their entries name the group by a number, which the next
@@ -156,7 +144,7 @@ void pk_agent_sweep(struct pk_agent *agent)
         struct pk_group *group = agent->plane.groups[i];
         struct pk_error err = { 0 };
         (void)snprintf(before, sizeof(before), "%s", group->detail);
-        (void)group_ensure(agent, group, &err);
+        (void)pk_group_ensure(agent, group, &err);
         tell("group", group->key, before, group->detail, &err);
     }
     for (size_t i = 0; i < agent->plane.tap_count; i++) {
@@ -400,22 +388,27 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         }
     }
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
-    if (old != NULL && old->working && old->hash == group->hash &&
-        old->priority == group->priority && strcmp(old->tenant, group->tenant) == 0 &&
+    if (old != NULL && old->working && old->hash == group->hash && old->drain == group->drain &&
+        old->rebalance == group->rebalance && old->priority == group->priority &&
+        strcmp(old->tenant, group->tenant) == 0 &&
         pk_shunt_spec_equal(&old->shunt, &group->shunt) &&
         memcmp(&old->overload, &group->overload, sizeof group->overload) == 0 &&
         old->share_count == group->share_count &&
         memcmp(old->shares, group->shares, group->share_count * sizeof(*group->shares)) == 0)
         return 0;
-    if (old != NULL)
+    if (old != NULL) {
         pk_node_plane_drop_group(&agent->plane, old);
+        group->sent = old->sent;
+        group->traffic_at = old->traffic_at;
+        group->level.moved = old->level.moved;
+    }
     int r = pk_node_plane_add_group_take(&agent->plane, group, err);
     if (r == 0) {
         owned = NULL;
         r = save(agent, err);
         bool saved = r == 0;
         if (r == 0)
-            r = group_ensure(agent, group, err);
+            r = pk_group_ensure(agent, group, err);
         if (r == 0) {
             pk_group_free(old);
             return 0;
@@ -428,7 +421,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     if (old != NULL && pk_node_plane_add_group_take(&agent->plane, old, NULL) == 0) {
         old->working = false; /* set again, now and by the sweep */
         struct pk_error ignored = { 0 };
-        (void)group_ensure(agent, old, &ignored);
+        (void)pk_group_ensure(agent, old, &ignored);
     }
     save_back(agent);
     return r;
@@ -550,6 +543,39 @@ int pk_agent_delete_lane(struct pk_agent *agent, const char *key, struct pk_erro
     r = pk_lane_remove(agent, lane, err);
     pk_lane_free(lane);
     return r;
+}
+
+int pk_agent_drain_lane(struct pk_agent *agent, const char *key, bool on, struct pk_error *err)
+{
+    PK_LOCKED(agent);
+    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
+    if (lane == NULL) {
+        (void)not_there(err, "lane", key);
+        return pk_hint(err, "'picket status' lists the lanes");
+    }
+    if (lane->drained == on)
+        return 0;
+    lane->drained = on;
+    int r = save(agent, err);
+    if (r < 0) {
+        lane->drained = !on;
+        return r;
+    }
+    pk_log(PK_LOG_INFO, AREA, "lane %s %s", key, on ? "drains" : "gets its slots back");
+    pk_lane_changed(agent, lane);
+    return 0;
+}
+
+int pk_agent_report_lane(struct pk_agent *agent, const char *key, uint64_t told, uint64_t lost,
+                         struct pk_error *err)
+{
+    PK_LOCKED(agent);
+    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
+    if (lane == NULL)
+        return not_there(err, "lane", key);
+    lane->told = told;
+    lane->lost = lost;
+    return 0;
 }
 
 int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char *name,
@@ -841,21 +867,28 @@ static json_t *group_status(const struct pk_group *group, const json_t *counters
         number(counters, "generation"), "ranges",
         ranges != NULL ? json_incref(ranges) : json_array(), "options", "shunt",
         pk_shunt_spec_to_json(&group->shunt), "overload", pk_overload_to_json(&group->overload));
+    if (row != NULL)
+        pk_group_describe(group, row);
     return with_counters_take(row, counters);
 }
 
-static json_t *lane_status(const struct pk_lane *lane, const json_t *counters)
+static json_t *lane_status(const struct pk_agent *agent, const struct pk_lane *lane,
+                           const json_t *counters)
 {
     json_int_t unread = number(counters, "unread");
     json_int_t ring = number(counters, "ringDropped");
     const char *state = !lane->working ? "broken" : lane->reader ? "ready" : "unread";
-    return json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "fleet",
-                     lane->fleet, "group", lane->group, "index", (int)lane->index, "netns",
-                     lane->netns_path, "interface", "tap0", "mtu", (int)lane->live_mtu, "state",
-                     state, "detail", lane->detail, "slots", number(counters, "slots"), "sent",
-                     number(counters, "sent"), "packets", number(counters, "packets"), "bytes",
-                     number(counters, "bytes"), "dropped", unread + ring, "unread", unread,
-                     "ringDropped", ring, "blocked", number(counters, "blocked"));
+    json_t *row = json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
+                            "fleet", lane->fleet, "group", lane->group, "index", (int)lane->index,
+                            "netns", lane->netns_path, "interface", "tap0", "mtu",
+                            (int)lane->live_mtu, "state", state, "detail", lane->detail, "slots",
+                            number(counters, "slots"), "sent", number(counters, "sent"), "packets",
+                            number(counters, "packets"), "bytes", number(counters, "bytes"),
+                            "dropped", unread + ring, "unread", unread, "ringDropped", ring,
+                            "blocked", number(counters, "blocked"));
+    if (row != NULL)
+        pk_lane_describe(agent, lane, row);
+    return row;
 }
 
 static json_t *inline_lane_status_take(const struct pk_lane *lane, const json_t *counters,
@@ -887,7 +920,7 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
         bad |= json_array_append_new(
             lanes, inline_lane_status_take(
                        plane->lanes[i], counters,
-                       lane_status(plane->lanes[i],
+                       lane_status(agent, plane->lanes[i],
                                    counters_of(counters, "lanes", plane->lanes[i]->key))));
     json_decref(counters);
     json_t *json = json_pack("{s:o,s:o,s:o}", "taps", taps, "groups", groups, "lanes", lanes);

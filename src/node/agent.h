@@ -24,6 +24,8 @@ struct pk_agent {
     size_t poll_next;               /* the lane whose reader was looked for last */
     pk_nsec started_at, sweep_time; /* wall clock; all sweeps together */
     uint64_t sweeps;
+    int ends_fd; /* an epoll: readable when a process that reads a lane has ended */
+    pk_nsec second_at;
 };
 
 int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, struct pk_error *err);
@@ -37,6 +39,15 @@ PK_DEFINE_CLEANUP(struct pk_agent, pk_agent_close);
 void pk_agent_sweep(struct pk_agent *agent);
 /* Some lanes each time, all in turn. */
 void pk_agent_poll_readers(struct pk_agent *agent);
+/* When ends_fd is readable. */
+void pk_agent_reader_ended(struct pk_agent *agent);
+/* Health, drains, balance: a few times a second. */
+void pk_agent_look_at_lanes(struct pk_agent *agent);
+/* Its slots to the other lanes, flow by flow, and back. */
+int pk_agent_drain_lane(struct pk_agent *agent, const char *key, bool on, struct pk_error *err);
+/* What its tools say of themselves: packets that they took and lost since they started. */
+int pk_agent_report_lane(struct pk_agent *agent, const char *key, uint64_t told, uint64_t lost,
+                         struct pk_error *err);
 /* Removes what carries the instance's tag and is not wanted: a call that was cut short by a crash.
  */
 void pk_agent_remove_strays(struct pk_agent *agent);

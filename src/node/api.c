@@ -91,6 +91,61 @@ static int delete_lane(void *arg, struct pk_http_request *request, struct pk_err
     return r < 0 ? r : reply(request, json_object(), err);
 }
 
+static char *lane_key(const struct pk_http_request *request, struct pk_error *err)
+{
+    unsigned index = 0;
+    if (lane_index(request, &index, err) < 0)
+        return NULL;
+    char *key = pk_asprintf("%s/%s/%u", pk_http_param(request, "fleet"),
+                            pk_http_param(request, "group"), index);
+    if (key == NULL)
+        (void)pk_no_memory(err);
+    return key;
+}
+
+static int turn_drain(void *arg, struct pk_http_request *request, bool on, struct pk_error *err)
+{
+    struct pk_error own = { 0 };
+    err = err != NULL ? err : &own;
+    PK_CLEANUP(pk_free_p) char *key = lane_key(request, err);
+    if (key == NULL)
+        return err->code;
+    int r = pk_agent_drain_lane(arg, key, on, err);
+    return r < 0 ? r : reply(request, json_object(), err);
+}
+
+static int put_drain(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return turn_drain(arg, request, true, err);
+}
+
+static int delete_drain(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return turn_drain(arg, request, false, err);
+}
+
+static int put_report(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    static const char *const keys[] = { "packets", "dropped" };
+    struct pk_error own = { 0 };
+    err = err != NULL ? err : &own;
+    PK_JSON body = NULL;
+    uint64_t told = 0, lost = 0;
+    PK_CLEANUP(pk_free_p) char *key = lane_key(request, err);
+    if (key == NULL)
+        return err->code;
+    int r = pk_http_body_json(request, &body, err);
+    if (r == 0)
+        r = pk_check_keys("report", body, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = pk_check_uint("report", body, "packets", 0, INT64_MAX, -1, &told, err);
+    if (r == 0)
+        r = pk_check_uint("report", body, "dropped", 0, INT64_MAX, -1, &lost, err);
+    if (r == 0)
+        r = pk_agent_report_lane(arg, key, told, lost, err);
+    return r < 0 ? r : reply(request, json_object(), err);
+}
+
 static int put_group(void *arg, struct pk_http_request *request, struct pk_error *err)
 {
     PK_JSON body = NULL;
@@ -228,6 +283,9 @@ static const struct pk_http_route routes[] = {
     { "GET", "/metrics", get_metrics, 0 },
     { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}", put_lane, 0 },
     { "DELETE", "/v1/fleets/{fleet}/lanes/{group}/{index}", delete_lane, 0 },
+    { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}/drain", put_drain, 0 },
+    { "DELETE", "/v1/fleets/{fleet}/lanes/{group}/{index}/drain", delete_drain, 0 },
+    { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}/report", put_report, 0 },
     { "PUT", "/v1/fleets/{fleet}/groups/{group}", put_group, 0 },
     { "DELETE", "/v1/fleets/{fleet}/groups/{group}", delete_group, 0 },
     { "PUT", "/v1/fleets/{fleet}/taps/{tap}", put_tap, 0 },

@@ -15,6 +15,8 @@
 #include "base/paths.h"
 #include "broker/broker.h"
 #include "broker/inline.h"
+#include "node/health.h"
+#include "node/level.h"
 #include "node/shunt.h"
 #include "node/targets.h"
 
@@ -60,9 +62,11 @@ struct pk_netns {
     int fd;        /* the namespace */
     int ioctl_fd;  /* for ethtool */
     int packet_fd; /* /proc/net/packet */
+    int diag_fd;   /* pk_sockets_list(); -1 where the kernel has none */
     struct nl_sock *nl;
 };
-#define PK_NETNS_INIT ((struct pk_netns){ .fd = -1, .ioctl_fd = -1, .packet_fd = -1 })
+#define PK_NETNS_INIT \
+    ((struct pk_netns){ .fd = -1, .ioctl_fd = -1, .packet_fd = -1, .diag_fd = -1 })
 int pk_netns_open_take(int fd, struct pk_netns *ret_netns, struct pk_error *err);
 void pk_netns_done(struct pk_netns *netns);
 /* Whether a packet socket that takes everything is bound to the interface (or to all) there. */
@@ -142,6 +146,7 @@ struct pk_lane_second {
     pk_nsec since;               /* wall clock; 0 = not looked at yet */
 };
 
+#define PK_LANE_READERS 8u
 struct pk_lane {
     char *fleet, *group, *key; /* key: "fleet/group/index" */
     unsigned index;
@@ -156,7 +161,19 @@ struct pk_lane {
     struct pk_lane_second second; /* of an inline lane */
     bool attached; /* by this process, so that programs are renewed after an upgrade */
     bool working, reader;
-    pk_nsec reader_since; /* a packet socket is there without a break since; 0 = there is none */
+    struct {
+        pk_nsec since;      /* the same sockets are there without a break; 0 = there is none */
+        uint64_t signature; /* of the sockets */
+        bool ring;          /* all have one */
+    } gate;
+    struct pk_reader readers[PK_LANE_READERS]; /* processes, as far as they are known */
+    size_t reader_count;
+    struct pk_health_state health;
+    bool drained;        /* wanted: its slots are with the others, until it is restored */
+    bool draining;       /* flows stay in it still */
+    uint64_t ends;       /* of its readers, since the agent started */
+    uint64_t given;      /* packets handed to its tools when the last of them ended */
+    uint64_t told, lost; /* what the tools said last (PUT .../report) */
     char detail[200];
 };
 
@@ -169,7 +186,13 @@ struct pk_group {
     unsigned priority; /* its tenant's: groups of lower ones are shed first */
     struct pk_shunt_spec shunt;
     struct pk_overload_spec overload;
+    pk_nsec drain; /* how long flows may stay where their slot was; 0 = not at all */
+    bool rebalance;
+    /* what there is */
     bool working;
+    uint64_t sent;      /* packets to its lanes, at the last look */
+    pk_nsec traffic_at; /* when that changed last; 0 = never */
+    struct pk_level level;
     char detail[200];
 };
 
@@ -282,8 +305,6 @@ int pk_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
 int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
 /* Makes room for the tap's packets in the lanes that follow it. */
 void pk_lanes_follow(struct pk_agent *agent, const struct pk_tap *tap);
-/* Looks for a reader and tells the broker, once the reader had time to settle. */
-void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
 int pk_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
 /* Detaches and puts the interface back as it was. */
 int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err);
@@ -317,6 +338,28 @@ int pk_inline_lane_answers(struct pk_agent *agent, struct pk_lane *lane, bool *r
 void pk_inline_lane_mark(struct pk_agent *agent, struct pk_lane *lane);
 /* Tells the prober which lanes there are. */
 void pk_inline_refresh_probes(struct pk_agent *agent);
+/* ---- gate.c ---- */
+/* Looks for readers, opens or shuts the lane's gate, and has its slots follow. */
+void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
+/* Lets go of the processes that were watched. */
+void pk_lane_forget_readers(struct pk_lane *lane);
+
+/* ---- slots.c: which lanes of a group get packets ---- */
+/* The group's slots as its lanes' health and the wishes for it say. */
+int pk_group_ensure(struct pk_agent *agent, struct pk_group *group, struct pk_error *err);
+/* A lane came, went, or is well or ill: its group's slots follow at once. */
+void pk_lane_changed(struct pk_agent *agent, struct pk_lane *lane);
+/* Adds to rows of the plane. */
+void pk_group_describe(const struct pk_group *group, json_t *row);
+void pk_lane_describe(const struct pk_agent *agent, const struct pk_lane *lane, json_t *row);
+/* Judges the lane's health. */
+void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane);
+
+/* ---- level.c ---- */
+#define PK_NODE_PACKET_LOAD 256u /* a packet's load is this and its bytes */
+/* Each second; loads: of the shares' lanes since they were made. */
+void pk_level_look(struct pk_agent *agent, struct pk_group *group,
+                   const struct pk_broker_share *shares, const uint64_t *loads, pk_nsec now);
 
 /* ---- inventory.c ---- */
 int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, struct pk_error *err);

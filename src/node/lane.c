@@ -10,7 +10,6 @@
 
 #include "base/fs.h"
 #include "base/log.h"
-#include "base/time.h"
 #include "node/agent.h"
 
 #define INNER_NAME  "tap0"
@@ -23,6 +22,7 @@ static int ensure_netns(struct pk_lane *lane, struct pk_error *err)
         if (pk_netns_is_at(lane->netns_path, lane->netns.fd))
             return 0;
         pk_log(PK_LOG_INFO, "node", "lane %s: its namespace is gone; making it again", lane->key);
+        pk_lane_forget_readers(lane);
         pk_netns_done(&lane->netns);
         lane->attached = false;
     }
@@ -207,66 +207,9 @@ int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
     if (lane->is_inline)
         r = pk_link_delete(agent->nl, lane->second.link_name, first < 0 ? NULL : err);
     first = first < 0 ? first : r;
+    pk_lane_forget_readers(lane);
     pk_netns_done(&lane->netns);
     r = pk_netns_remove(lane->netns_path, first < 0 ? NULL : err);
     lane->attached = lane->working = false;
     return first < 0 ? first : r;
-}
-
-/*
- * A tool that has just opened its socket does not read yet: Suricata (source-af-packet.c,
- * AFPSynchronizeSocketCreation) throws away what arrives until its poll of 100 ms has come back
- * empty once, and probes the interface with a socket that it closes again. Its ring comes up to 0.7
- * s after its socket (measured; the memory is locked). So the lane stays shut, and what arrives is
- * counted as unread, until the socket was there for this long without a break.
- */
-#define READER_SETTLES (1500 * PK_NSEC_PER_MS)
-
-static int is_settled(struct pk_agent *agent, struct pk_lane *lane, bool reader, bool *ret_settled,
-                      struct pk_error *err)
-{
-    *ret_settled = false;
-    if (!reader) {
-        lane->reader_since = 0;
-        return 0;
-    }
-    pk_nsec now = pk_time_monotonic();
-    /* Open already: an agent before this one saw it settle. */
-    bool open = pk_broker_lane_reader(agent->broker, lane->key);
-    if (lane->reader_since == 0) {
-        lane->reader_since = open ? now - READER_SETTLES : now;
-        pk_inline_lane_mark(agent, lane);
-    }
-    /* An inline tool need not be guessed about: it reads when it sends. */
-    if (lane->is_inline && !open)
-        return pk_inline_lane_answers(agent, lane, ret_settled, err);
-    *ret_settled = lane->is_inline || now - lane->reader_since >= READER_SETTLES;
-    return 0;
-}
-
-void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
-{
-    struct pk_error err = { 0 };
-    bool reader = false;
-    if (!lane->working || lane->netns.packet_fd < 0)
-        return;
-    int r = pk_netns_has_reader(&lane->netns, lane->inner_ifindex, &reader, &err);
-    if (r == 0 && reader && lane->is_inline)
-        r = pk_netns_has_reader(&lane->netns, lane->second.inner_ifindex, &reader, &err);
-    if (r == 0)
-        r = is_settled(agent, lane, reader, &reader, &err);
-    /* Told every time: it costs one map update, and a lane made anew starts without. */
-    if (r == 0)
-        r = pk_broker_lane_set_reader(agent->broker, lane->key, reader, &err);
-    if (r < 0) {
-        (void)snprintf(lane->detail, sizeof(lane->detail), "%.199s", err.msg);
-        lane->working = false;
-        return;
-    }
-    if (reader != lane->reader)
-        pk_log(PK_LOG_INFO, "node", "lane %s: %s", lane->key,
-               reader ? "a tool reads it" : "no tool reads it");
-    lane->reader = reader;
-    if (lane->is_inline)
-        pk_inline_lane_watch(agent, lane);
 }

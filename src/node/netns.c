@@ -214,6 +214,7 @@ static int open_there(void *arg, struct pk_error *err)
     netns->packet_fd = open("/proc/thread-self/net/packet", O_RDONLY | O_CLOEXEC);
     if (netns->packet_fd < 0)
         return pk_fail_errno(err, errno, "cannot open the lane's table of packet sockets");
+    netns->diag_fd = pk_sockets_open();
     return 0;
 }
 
@@ -233,6 +234,7 @@ int pk_netns_open_take(int fd, struct pk_netns *ret_netns, struct pk_error *err)
 void pk_netns_done(struct pk_netns *netns)
 {
     pk_nl_close(netns->nl);
+    pk_close_p(&netns->diag_fd);
     pk_close_p(&netns->packet_fd);
     pk_close_p(&netns->ioctl_fd);
     pk_close_p(&netns->fd);

@@ -23,8 +23,11 @@
 
 #define AREA        "node"
 #define SWEEP_EVERY (500 * PK_NSEC_PER_MS)
-/* What comes between a tool's end and this is the only loss that is not counted here. */
+/* For readers that begin, and those whose processes are not known; the end of one that is known is
+ * told at once. */
 #define READERS_EVERY (20 * PK_NSEC_PER_MS)
+/* A tool that is stopped is found within a second. */
+#define LOOK_EVERY (200 * PK_NSEC_PER_MS)
 /* Links change in bursts: one sweep for all that comes within this time. */
 #define SWEEP_SOON (20 * PK_NSEC_PER_MS)
 
@@ -89,6 +92,20 @@ static void poll_readers(void *arg)
     pk_agent_poll_readers(daemon->agent);
 }
 
+static void look_at_lanes(void *arg)
+{
+    struct daemon *daemon = arg;
+    pk_agent_look_at_lanes(daemon->agent);
+}
+
+static void on_reader_end(void *arg, int fd, uint32_t revents)
+{
+    struct daemon *daemon = arg;
+    (void)fd;
+    (void)revents;
+    pk_agent_reader_ended(daemon->agent);
+}
+
 static void on_link_event(void *arg, int fd, uint32_t revents)
 {
     struct daemon *daemon = arg;
@@ -151,6 +168,12 @@ static int run_loop(struct daemon *daemon, const struct pk_node_options *options
     if (r == 0)
         r = pk_loop_add_timer(daemon->loop, READERS_EVERY, READERS_EVERY, poll_readers, daemon,
                               NULL, err);
+    if (r == 0)
+        r = pk_loop_add_timer(daemon->loop, LOOK_EVERY, LOOK_EVERY, look_at_lanes, daemon, NULL,
+                              err);
+    if (r == 0)
+        r = pk_loop_add_fd(daemon->loop, daemon->agent->ends_fd, EPOLLIN, on_reader_end, daemon,
+                           NULL, err);
     if (r < 0)
         return r;
     return pk_loop_run(daemon->loop, err);

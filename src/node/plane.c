@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The desired plane: what calls and plane.json may say, and the lists. plane.json is
- * {"version":2,"lanes":[{"fleet","group","index","spec":{..}}],"groups":[{"fleet","name","spec"}],
+ * {"version":2,"lanes":[{"fleet","group","index","spec":{..},"drained"}],"groups":[{"fleet","name","spec"}],
  *  "taps":[{"fleet","name","spec","before","leaving"}]}, where spec is the body of the PUT call. In
  * version 1 a tap had "group", one group that got all.
  */
@@ -22,6 +22,8 @@
 #define PRIORITY_INIT  100u
 #define SHARES_MAX     1024u
 #define WEIGHT_MAX     10000u
+#define DRAIN_INIT_MS  30000u
+#define DRAIN_MAX_MS   3600000u
 #define LANE_INDEX_MAX 1023u
 
 /* ---- things ---- */
@@ -30,6 +32,7 @@ void pk_lane_free(struct pk_lane *lane)
 {
     if (lane == NULL)
         return;
+    pk_lane_forget_readers(lane);
     pk_netns_done(&lane->netns);
     pk_free(lane->fleet);
     pk_free(lane->group);
@@ -68,6 +71,7 @@ void pk_group_free(struct pk_group *group)
     pk_free(group->key);
     pk_free(group->tenant);
     pk_free(group->shares);
+    pk_free(group->level.loads);
     pk_free(group);
 }
 
@@ -361,12 +365,34 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
     return r;
 }
 
+/* {"drain":{"deadlineMs":30000},"rebalance":"auto"} */
+static int parse_slots(const json_t *body, uint64_t *ret_drain_ms, bool *ret_rebalance,
+                       struct pk_error *err)
+{
+    static const char *const keys[] = { "deadlineMs" };
+    const json_t *drain = json_object_get(body, "drain");
+    const json_t *rebalance = json_object_get(body, "rebalance");
+    int r = 0;
+    if (drain != NULL)
+        r = pk_check_keys("group: drain", drain, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0 && drain != NULL)
+        r = pk_check_uint("group: drain", drain, "deadlineMs", 0, DRAIN_MAX_MS, DRAIN_INIT_MS,
+                          ret_drain_ms, err);
+    if (r < 0 || rebalance == NULL)
+        return r;
+    const char *text = json_is_string(rebalance) ? json_string_value(rebalance) : "";
+    *ret_rebalance = strcmp(text, "auto") == 0;
+    if (*ret_rebalance || strcmp(text, "off") == 0)
+        return 0;
+    (void)pk_fail(err, PK_E_INVALID, "group: 'rebalance' must be \"auto\" or \"off\"");
+    return pk_hint(err, "\"off\" leaves each slot with the lane that the shares give it");
+}
+
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                    struct pk_group **ret_group, struct pk_error *err)
 {
-    static const char *const keys[] = {
-        "lanes", "hash", "tenant", "priority", "shunt", "overload"
-    };
+    static const char *const keys[] = { "lanes", "hash",     "tenant", "priority",
+                                        "shunt", "overload", "drain",  "rebalance" };
     static const char *const lane_keys[] = { "index", "weight" };
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -425,6 +451,10 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
     struct pk_overload_spec overload = { 0 };
     if (r == 0)
         r = pk_overload_parse(json_object_get(body, "overload"), &overload, err);
+    uint64_t drain_ms = DRAIN_INIT_MS;
+    bool rebalance = true;
+    if (r == 0)
+        r = parse_slots(body, &drain_ms, &rebalance, err);
     PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
     if (r == 0)
         r = pk_group_new(fleet, name, shares, count, &group, err);
@@ -436,6 +466,8 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
     group->shunt = shunt;
     group->overload = overload;
     group->priority = (unsigned)priority;
+    group->drain = (pk_nsec)drain_ms * PK_NSEC_PER_MS;
+    group->rebalance = rebalance;
     if (group->tenant == NULL)
         return pk_no_memory(err);
     *ret_group = PK_TAKE(group);
@@ -505,7 +537,7 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
 static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plane,
                       struct pk_error *err)
 {
-    static const char *const keys[] = { "fleet", "group", "index", "spec" };
+    static const char *const keys[] = { "fleet", "group", "index", "spec", "drained" };
     const char *fleet = NULL, *group = NULL;
     uint64_t index = 0;
     int r = pk_check_keys("lane", item, keys, PK_ARRAY_SIZE(keys), err);
@@ -519,6 +551,8 @@ static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plan
     if (r == 0)
         r = pk_lane_parse(tag, fleet, group, (unsigned)index, json_object_get(item, "spec"), &lane,
                           err);
+    if (r == 0)
+        lane->drained = pk_json_bool_or(item, "drained", false);
     if (r == 0 && (r = pk_node_plane_add_lane_take(plane, lane, err)) == 0)
         lane = NULL;
     return r;
@@ -737,21 +771,24 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
     for (size_t i = 0; i < plane->lane_count; i++) {
         const struct pk_lane *lane = plane->lanes[i];
         bad |= json_array_append_new(
-            lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*}}", "fleet", lane->fleet, "group",
+            lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*},s:o*}", "fleet", lane->fleet, "group",
                              lane->group, "index", (int)lane->index, "spec", "mtu", (int)lane->mtu,
-                             "inline", lane->is_inline ? json_true() : NULL));
+                             "inline", lane->is_inline ? json_true() : NULL, "drained",
+                             lane->drained ? json_true() : NULL));
     }
     for (size_t i = 0; i < plane->group_count; i++) {
         const struct pk_group *group = plane->groups[i];
         bad |= json_array_append_new(
             groups,
-            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*}}", "fleet", group->fleet, "name",
-                      group->name, "spec", "lanes", shares_to_json(group), "hash",
+            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*,s:{s:I},s:s}}", "fleet", group->fleet,
+                      "name", group->name, "spec", "lanes", shares_to_json(group), "hash",
                       group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL,
                       "tenant", group->tenant[0] != '\0' ? group->tenant : NULL, "priority",
                       group->priority != PRIORITY_INIT ? json_integer(group->priority) : NULL,
                       "shunt", pk_shunt_spec_to_json(&group->shunt), "overload",
-                      pk_overload_to_json(&group->overload)));
+                      pk_overload_to_json(&group->overload), "drain", "deadlineMs",
+                      (json_int_t)(group->drain / PK_NSEC_PER_MS), "rebalance",
+                      group->rebalance ? "auto" : "off"));
     }
     for (size_t i = 0; i < plane->tap_count; i++)
         bad |= json_array_append_new(taps, tap_to_json(plane->taps[i]));

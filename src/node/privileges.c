@@ -22,6 +22,7 @@ static const struct right {
     { CAP_PERFMON, "CAP_PERFMON", true },            /* pointer arithmetic in programs */
     { CAP_DAC_OVERRIDE, "CAP_DAC_OVERRIDE", false }, /* capture files of other users */
     { CAP_CHOWN, "CAP_CHOWN", false },               /* the group of the socket */
+    { CAP_SYS_PTRACE, "CAP_SYS_PTRACE", false },     /* which process reads a lane */
 };
 
 struct caps {

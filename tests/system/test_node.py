@@ -745,7 +745,7 @@ def test_a_damaged_plane_file_stops_the_start_not_the_packets(instance):
 
 def test_the_agent_keeps_few_rights(instance):
     status = pathlib.Path(f"/proc/{instance.agent.pid}/status").read_text()
-    kept = sum(1 << n for n in (0, 1, 12, 13, 21, 38, 39))  # chown dac_override net_admin net_raw sys_admin perfmon bpf
+    kept = sum(1 << n for n in (0, 1, 12, 13, 19, 21, 38, 39))  # chown dac_override net_admin net_raw sys_ptrace sys_admin perfmon bpf
     fields = dict(re.findall(r"^(\w+):\s*(\S+)$", status, re.M))
     for name in ("CapPrm", "CapEff", "CapBnd"):
         assert int(fields[name], 16) & ~kept == 0, name

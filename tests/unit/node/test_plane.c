@@ -11,21 +11,21 @@
 #include "base/str.h"
 #include "node/internal.h"
 
-#define GOOD                                                                                 \
-    "{\"version\":2,"                                                                        \
-    "\"lanes\":[{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":0,\"spec\":{\"mtu\":1500}}," \
-    "{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":1,\"spec\":{\"mtu\":9000}}],"           \
-    "\"groups\":[{\"fleet\":\"demo\",\"name\":\"ids\",\"spec\":{\"lanes\":["                 \
-    "{\"index\":0,\"weight\":1},{\"index\":1,\"weight\":3}],\"hash\":\"flow\","              \
-    "\"tenant\":\"lab\",\"priority\":50}}],"                                                 \
-    "\"taps\":[{\"fleet\":\"demo\",\"name\":\"up\",\"spec\":{\"kind\":\"interface\","        \
-    "\"interface\":\"ens2f0\",\"groups\":[{\"name\":\"ids\",\"tenant\":\"lab\","             \
-    "\"filter\":\"not port 9200\"},{\"name\":\"rest\"}],\"tenants\":[{\"name\":\"lab\","     \
-    "\"vlans\":[110,\"100.200\"],\"vnis\":[0,16777215],\"greKeys\":[4294967295],"            \
-    "\"erspanSessions\":[1023],\"prefixes\":[\"10.20.0.0/16\",\"2001:db8::/32\"]},"          \
-    "{\"name\":\"all\"}]},\"before\":{\"ifindex\":7,\"promisc\":true,"                       \
-    "\"up\":false,\"offloads\":[\"gro\",\"rx-vlan-offload\"]}},"                             \
-    "{\"fleet\":\"demo\",\"name\":\"files\",\"spec\":{\"kind\":\"replay\",\"mtu\":1500,"     \
+#define GOOD                                                                                        \
+    "{\"version\":2,"                                                                               \
+    "\"lanes\":[{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":0,\"spec\":{\"mtu\":1500}},"        \
+    "{\"fleet\":\"demo\",\"group\":\"ids\",\"index\":1,\"spec\":{\"mtu\":9000},\"drained\":true}]," \
+    "\"groups\":[{\"fleet\":\"demo\",\"name\":\"ids\",\"spec\":{\"lanes\":["                        \
+    "{\"index\":0,\"weight\":1},{\"index\":1,\"weight\":3}],\"hash\":\"flow\","                     \
+    "\"tenant\":\"lab\",\"priority\":50,\"drain\":{\"deadlineMs\":5000},\"rebalance\":\"off\"}}],"  \
+    "\"taps\":[{\"fleet\":\"demo\",\"name\":\"up\",\"spec\":{\"kind\":\"interface\","               \
+    "\"interface\":\"ens2f0\",\"groups\":[{\"name\":\"ids\",\"tenant\":\"lab\","                    \
+    "\"filter\":\"not port 9200\"},{\"name\":\"rest\"}],\"tenants\":[{\"name\":\"lab\","            \
+    "\"vlans\":[110,\"100.200\"],\"vnis\":[0,16777215],\"greKeys\":[4294967295],"                   \
+    "\"erspanSessions\":[1023],\"prefixes\":[\"10.20.0.0/16\",\"2001:db8::/32\"]},"                 \
+    "{\"name\":\"all\"}]},\"before\":{\"ifindex\":7,\"promisc\":true,"                              \
+    "\"up\":false,\"offloads\":[\"gro\",\"rx-vlan-offload\"]}},"                                    \
+    "{\"fleet\":\"demo\",\"name\":\"files\",\"spec\":{\"kind\":\"replay\",\"mtu\":1500,"            \
     "\"groups\":[{\"name\":\"ids\"}]}}]}"
 
 static int parse(const char *text, struct pk_plane *plane, struct pk_error *err)
@@ -192,6 +192,12 @@ static void test_hostile_content_is_refused(void **state)
                             "\"hash\":\"inner\"}}");
     check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
                             "\"hash\":1}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"drain\":{\"deadlineMs\":3600001}}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"drain\":{\"deadline\":1}}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"rebalance\":true}}");
 
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"replay\"}}");
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"magic\","
