@@ -434,10 +434,22 @@ static bool same_interfaces(const struct pk_tap *a, const struct pk_tap *b)
            strcmp(a->other.interface, b->other.interface) == 0;
 }
 
+static bool same_nic(const struct pk_tap *a, const struct pk_tap *b)
+{
+    return memcmp(&a->nic, &b->nic, sizeof(a->nic)) == 0; /* unsigned members only */
+}
+
+static bool same_options(const struct pk_tap *a, const struct pk_tap *b)
+{
+    PK_JSON of_a = pk_tap_options_to_json(a);
+    PK_JSON of_b = pk_tap_options_to_json(b);
+    return json_equal(of_a, of_b) != 0;
+}
+
 static bool same_tap(const struct pk_tap *a, const struct pk_tap *b)
 {
-    return a->mtu == b->mtu && same_interfaces(a, b) && a->other.closed == b->other.closed &&
-           a->other.fail_after_ms == b->other.fail_after_ms &&
+    return a->mtu == b->mtu && same_interfaces(a, b) && same_options(a, b) &&
+           a->other.closed == b->other.closed && a->other.fail_after_ms == b->other.fail_after_ms &&
            pk_targets_equal(&a->targets, &b->targets);
 }
 
@@ -459,6 +471,8 @@ static int switch_tap(struct pk_agent *agent, struct pk_tap *tap, struct pk_tap 
         tap->ifindex = old->ifindex;
         tap->other.before = old->other.before;
         tap->other.ifindex = old->other.ifindex;
+        if (!same_nic(old, tap))
+            pk_tap_give_back_nic(agent, tap);
     } else if (old != NULL) {
         int r = pk_tap_remove(agent, old, err);
         if (r < 0)
@@ -835,7 +849,6 @@ static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, cons
 {
     static const char *const modes[] = { "none", "native", "generic" };
     static const char *const states[] = { "up", "missing", "detached" };
-    static const char *const kinds[] = { "interface", "replay", "inline" };
     PK_JSON through = NULL;
     const json_t *counters = counters_of(all, "taps", tap->key);
     if (tap->kind == PK_TAP_INLINE)
@@ -843,15 +856,20 @@ static json_t *tap_status(const struct pk_agent *agent, struct pk_tap *tap, cons
     json_t *reasons = json_object_get(counters, "reasons");
     bool is_replay = tap->kind == PK_TAP_REPLAY;
     bool up = tap->state == PK_TAP_UP;
-    json_t *row = json_pack("{s:s,s:s,s:s,s:s,s:O,s:o,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}",
-                            "fleet", tap->fleet, "name", tap->name, "kind", kinds[tap->kind],
-                            "interface", tap->interface, "groups", tap->targets.groups, "tenants",
-                            tenants_status(tap, counters), "mtu", (int)tap->live_mtu, "mode",
-                            modes[up ? tap->mode : PK_XDP_NONE], "state", states[tap->state],
-                            "detail", tap->detail, "packets", number(counters, "packets"), "bytes",
-                            number(counters, "bytes"), "dropped", number(counters, "dropped"),
-                            "reasons", reasons != NULL ? json_incref(reasons) : json_object(),
-                            "replay", is_replay ? replay_status(agent, tap) : json_null());
+    json_t *row = json_pack(
+        "{s:s,s:s,s:s,s:s,s:O,s:o,s:i,s:s,s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "fleet", tap->fleet,
+        "name", tap->name, "kind", pk_node_tap_kinds[tap->kind], "interface", tap->interface,
+        "groups", tap->targets.groups, "tenants", tenants_status(tap, counters), "mtu",
+        (int)tap->live_mtu, "mode", modes[up ? tap->mode : PK_XDP_NONE], "state",
+        states[tap->state], "detail", tap->detail, "packets", number(counters, "packets"), "bytes",
+        number(counters, "bytes"), "dropped", number(counters, "dropped"), "reasons",
+        reasons != NULL ? json_incref(reasons) : json_object(), "replay",
+        is_replay ? replay_status(agent, tap) : json_null());
+    if (!is_replay && (json_object_set_new(row, "options", pk_tap_options_to_json(tap)) < 0 ||
+                       json_object_set_new(row, "setup", pk_tap_nic_status(agent, tap)) < 0)) {
+        json_decref(row);
+        return NULL;
+    }
     if (row != NULL)
         (void)json_object_set_new(row, "nic", pk_loss_of_tap(agent->nl, agent->ioctl_fd, tap));
     return with_counters_take(row, counters);

@@ -17,8 +17,10 @@
 #include "broker/inline.h"
 #include "node/health.h"
 #include "node/level.h"
+#include "node/nic.h"
 #include "node/shunt.h"
 #include "node/targets.h"
+#include "spec/tunnel.h"
 
 struct nl_sock;
 struct rtnl_link;
@@ -196,7 +198,8 @@ struct pk_group {
     char detail[200];
 };
 
-enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_INLINE };
+enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_INLINE, PK_TAP_TUNNEL };
+extern const char *const pk_node_tap_kinds[PK_TAP_TUNNEL + 1]; /* as the API names them */
 enum pk_tap_state { PK_TAP_UP, PK_TAP_MISSING, PK_TAP_DETACHED };
 
 /* How the interface was before picket took it, to be put back. */
@@ -204,6 +207,11 @@ struct pk_tap_before {
     unsigned ifindex; /* 0 = nothing remembered */
     bool promisc, up;
     unsigned offloads; /* those of PK_OFFLOADS_TAP that were on */
+    struct pk_nic_before nic;
+    /* what there is: the interface was set up by this process, and what of that did not work */
+    bool applied;
+    struct pk_nic_change tried[PK_NIC_SETTINGS];
+    size_t tried_count;
 };
 
 /* Of an inline tap: what it has besides an interface tap. */
@@ -222,6 +230,8 @@ struct pk_tap {
     char interface[16]; /* of an interface tap: the wanted one; of a replay: our link */
     unsigned mtu;       /* of a replay tap */
     struct pk_tap_inline other;
+    struct pk_tunnel_config tunnel; /* of a tunnel tap */
+    struct pk_nic_spec nic;         /* not of a replay tap */
     struct pk_tap_before before;
     bool leaving; /* its removal began: an agent that starts now ends it */
     /* what there is */
@@ -230,6 +240,7 @@ struct pk_tap {
     enum pk_xdp_mode mode;
     enum pk_tap_state state;
     bool attached;
+    struct pk_broker_tunnel live_tunnel; /* with the interface's addresses, as attached */
     char detail[200];
     struct pk_replay *replay;
     json_t *loss; /* of the interface (loss.h), as read last; NULL = not yet */
@@ -274,6 +285,9 @@ void pk_node_plane_drop_lane(struct pk_plane *plane, const struct pk_lane *lane)
 void pk_node_plane_drop_group(struct pk_plane *plane, const struct pk_group *group);
 void pk_node_plane_drop_tap(struct pk_plane *plane, const struct pk_tap *tap);
 
+/* {"tunnel":{..},"nic":{..}} as a PUT call may have them, each where it says something. */
+json_t *pk_tap_options_to_json(const struct pk_tap *tap);
+
 /* The bodies of PUT calls and the parts of plane.json are read by the same functions. All of the
  * input is checked: unknown keys, types, ranges. */
 int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigned index,
@@ -316,6 +330,11 @@ int pk_tap_take_interface(struct pk_agent *agent, struct pk_tap *tap, const char
 /* As it was. */
 int pk_tap_restore_interface(struct pk_agent *agent, const char *name,
                              const struct pk_tap_before *before, struct pk_error *err);
+
+/* Undoes the set-up of the tap's interfaces; the next look sets them up anew. */
+void pk_tap_give_back_nic(struct pk_agent *agent, struct pk_tap *tap);
+/* What is set, and what cannot be (pk_nic_status()). */
+json_t *pk_tap_nic_status(const struct pk_agent *agent, const struct pk_tap *tap);
 
 /* ---- inline.c ---- */
 int pk_inline_tap_parse(const json_t *body, struct pk_tap_inline *ret_inline, struct pk_error *err);
@@ -360,6 +379,11 @@ void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane);
 /* Each second; loads: of the shares' lanes since they were made. */
 void pk_level_look(struct pk_agent *agent, struct pk_group *group,
                    const struct pk_broker_share *shares, const uint64_t *loads, pk_nsec now);
+
+/* ---- tunnel.c ---- */
+/* What the tap's program is to take, with the addresses that the interface has now. */
+int pk_tunnel_tap_rules(const struct pk_tap *tap, struct pk_broker_tunnel *ret_tunnel,
+                        struct pk_error *err);
 
 /* ---- inventory.c ---- */
 int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, struct pk_error *err);

@@ -132,7 +132,8 @@ static int watch_links(struct daemon *daemon, struct pk_error *err)
     int r = pk_nl_open(&daemon->events, err);
     if (r < 0)
         return r;
-    if (nl_socket_add_memberships(daemon->events, RTNLGRP_LINK, 0) < 0)
+    if (nl_socket_add_memberships(daemon->events, RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR,
+                                  RTNLGRP_IPV6_IFADDR, 0) < 0)
         return pk_fail(err, PK_E_IO, "cannot watch the machine's links");
     return pk_loop_add_fd(daemon->loop, nl_socket_get_fd(daemon->events), EPOLLIN, on_link_event,
                           daemon, NULL, err);

@@ -474,13 +474,33 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
     return 0;
 }
 
+const char *const pk_node_tap_kinds[] = { "interface", "replay", "inline", "tunnel" };
+
+/* What a tap of an interface has besides it. */
+static int parse_options(struct pk_tap *tap, const json_t *body, struct pk_error *err)
+{
+    const json_t *tunnel = json_object_get(body, "tunnel");
+    int r = pk_nic_spec_parse(json_object_get(body, "nic"), &tap->nic, err);
+    return r == 0 && tap->kind == PK_TAP_TUNNEL ? pk_tunnel_parse(tunnel, &tap->tunnel, err) : r;
+}
+
+json_t *pk_tap_options_to_json(const struct pk_tap *tap)
+{
+    PK_JSON nic = pk_nic_spec_to_json(&tap->nic);
+    PK_JSON tunnel = tap->kind == PK_TAP_TUNNEL ? pk_tunnel_to_json(&tap->tunnel) : NULL;
+    return json_pack("{s:O*,s:O*}", "tunnel", tunnel, "nic",
+                     json_object_size(nic) > 0 ? nic : NULL);
+}
+
 int pk_tap_parse(const char *tag, const char *fleet, const char *name, const json_t *body,
                  struct pk_tap **ret_tap, struct pk_error *err)
 {
-    static const char *const interface_keys[] = { "kind", "interface", "group", "groups",
-                                                  "tenants" };
+    /* The last one is the kind's own. */
+    static const char *const interface_keys[] = { "kind",   "interface", "nic",   "group",
+                                                  "groups", "tenants",   "tunnel" };
     static const char *const replay_keys[] = { "kind", "mtu", "group", "groups", "tenants" };
-    static const char *const inline_keys[] = { "kind", "interface", "inline", "group", "groups" };
+    static const char *const inline_keys[] = { "kind",  "interface", "nic",
+                                               "group", "groups",    "inline" };
     const char *kind = NULL, *interface = NULL;
     struct pk_tap_inline other = { 0 };
     uint64_t mtu = 0;
@@ -493,17 +513,20 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
         r = check_string("tap", body, "kind", &kind, err);
     if (r < 0)
         return r;
-    bool replay = strcmp(kind, "replay") == 0, is_inline = strcmp(kind, "inline") == 0;
-    if (replay) {
+    unsigned which = 0;
+    while (which < PK_ARRAY_SIZE(pk_node_tap_kinds) && strcmp(pk_node_tap_kinds[which], kind) != 0)
+        which++;
+    bool is_inline = which == PK_TAP_INLINE;
+    if (which == PK_TAP_REPLAY) {
         r = pk_check_keys("replay tap", body, replay_keys, PK_ARRAY_SIZE(replay_keys), err);
         if (r == 0)
             r = pk_check_uint("replay tap", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 1500,
                               &mtu, err);
-    } else if (is_inline || strcmp(kind, "interface") == 0) {
+    } else if (which < PK_ARRAY_SIZE(pk_node_tap_kinds)) {
         r = is_inline
                 ? pk_check_keys("inline tap", body, inline_keys, PK_ARRAY_SIZE(inline_keys), err)
                 : pk_check_keys("interface tap", body, interface_keys,
-                                PK_ARRAY_SIZE(interface_keys), err);
+                                PK_ARRAY_SIZE(interface_keys) - (which != PK_TAP_TUNNEL), err);
         if (r == 0 && is_inline)
             r = pk_inline_tap_parse(json_object_get(body, "inline"), &other, err);
         if (r == 0)
@@ -513,15 +536,15 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
             r = pk_hint(err, "'ip link' and 'picket doctor' list this machine's interfaces");
         }
     } else {
-        r = pk_fail(err, PK_E_INVALID, "tap: 'kind' must be 'interface', 'inline' or 'replay'");
+        r = pk_fail(err, PK_E_INVALID,
+                    "tap: 'kind' must be 'interface', 'tunnel', 'inline' or 'replay'");
     }
     PK_CLEANUP(pk_tap_free_p) struct pk_tap *tap = NULL;
     if (r == 0)
-        r = pk_tap_new(tag, fleet, name,
-                       replay      ? PK_TAP_REPLAY
-                       : is_inline ? PK_TAP_INLINE
-                                   : PK_TAP_INTERFACE,
-                       interface, (unsigned)mtu, &tap, err);
+        r = pk_tap_new(tag, fleet, name, (enum pk_tap_kind)which, interface, (unsigned)mtu, &tap,
+                       err);
+    if (r == 0 && which != PK_TAP_REPLAY)
+        r = parse_options(tap, body, err);
     if (r == 0)
         r = pk_targets_parse(fleet, body, &tap->targets, err);
     if (r == 0 && is_inline) {
@@ -579,7 +602,7 @@ static int parse_group(const char *tag, const json_t *item, struct pk_plane *pla
 
 static int parse_before(const json_t *json, struct pk_tap_before *ret_before, struct pk_error *err)
 {
-    static const char *const keys[] = { "ifindex", "promisc", "up", "offloads" };
+    static const char *const keys[] = { "ifindex", "promisc", "up", "offloads", "nic" };
     uint64_t ifindex = 0;
     int r = pk_check_keys("tap: before", json, keys, PK_ARRAY_SIZE(keys), err);
     if (r == 0)
@@ -602,6 +625,9 @@ static int parse_before(const json_t *json, struct pk_tap_before *ret_before, st
             return pk_fail(err, PK_E_INVALID, "tap: before: '%.40s' is no offload", text);
         before.offloads |= bit;
     }
+    const json_t *nic = json_object_get(json, "nic");
+    if (nic != NULL && (r = pk_nic_before_parse(nic, &before.nic, err)) < 0)
+        return r;
     *ret_before = before;
     return 0;
 }
@@ -723,21 +749,23 @@ static json_t *before_to_json(const struct pk_tap_before *before)
     for (unsigned bit = 1; bit <= PK_OFFLOADS_TAP; bit <<= 1)
         if ((before->offloads & bit) != 0)
             (void)json_array_append_new(offloads, json_string(pk_offload_name(bit)));
-    return json_pack("{s:i,s:b,s:b,s:o}", "ifindex", (int)before->ifindex, "promisc",
-                     before->promisc, "up", before->up, "offloads", offloads);
+    json_t *nic = before->nic.known ? pk_nic_before_to_json(&before->nic) : NULL;
+    return json_pack("{s:i,s:b,s:b,s:o,s:o*}", "ifindex", (int)before->ifindex, "promisc",
+                     before->promisc, "up", before->up, "offloads", offloads, "nic", nic);
 }
 
 static json_t *tap_spec_to_json(const struct pk_tap *tap)
 {
-    switch (tap->kind) {
-    case PK_TAP_REPLAY:
+    if (tap->kind == PK_TAP_REPLAY)
         return json_pack("{s:s,s:i}", "kind", "replay", "mtu", (int)tap->mtu);
-    case PK_TAP_INLINE:
-        return json_pack("{s:s,s:s,s:o}", "kind", "inline", "interface", tap->interface, "inline",
-                         pk_inline_tap_options(tap));
-    default:
-        return json_pack("{s:s,s:s}", "kind", "interface", "interface", tap->interface);
-    }
+    PK_JSON options = pk_tap_options_to_json(tap);
+    PK_JSON json =
+        json_pack("{s:s,s:s}", "kind", pk_node_tap_kinds[tap->kind], "interface", tap->interface);
+    if (json_object_update(json, options) < 0 ||
+        (tap->kind == PK_TAP_INLINE &&
+         json_object_set_new(json, "inline", pk_inline_tap_options(tap)) < 0))
+        return NULL;
+    return PK_TAKE(json);
 }
 
 static json_t *tap_to_json(const struct pk_tap *tap)
