@@ -484,6 +484,24 @@ static int attach_error(unsigned ifindex, int sys, struct pk_error *err)
     }
 }
 
+/* Is it this driver, or what its interface is set to, that has no XDP? Drivers have many ways to say
+ * so: no such operation, too large an MTU (ENA), too few queues (veth). */
+static bool is_drivers_refusal(int sys)
+{
+    switch (sys) {
+    case EOPNOTSUPP:
+    case EINVAL:
+    case ERANGE:
+    case ENOSPC:
+    case EOVERFLOW:
+    case EMSGSIZE:
+    case E2BIG:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex, int program,
                    bool native_only, enum pk_xdp_mode *ret_mode, struct pk_error *err)
 {
@@ -502,7 +520,7 @@ int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex,
     enum pk_xdp_mode mode = PK_XDP_NATIVE;
     LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = XDP_FLAGS_DRV_MODE);
     PK_CLEANUP(pk_close_p) int fd = bpf_link_create(program, (int)ifindex, BPF_XDP, &opts);
-    if (fd < 0 && errno == EOPNOTSUPP && !native_only) {
+    if (fd < 0 && is_drivers_refusal(errno) && !native_only) {
         mode = PK_XDP_GENERIC;
         opts.flags = XDP_FLAGS_SKB_MODE;
         fd = bpf_link_create(program, (int)ifindex, BPF_XDP, &opts);
