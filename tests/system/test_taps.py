@@ -354,13 +354,13 @@ def test_an_interface_is_set_up_and_given_back(instance, reader, peer, end):
     put_interface(instance, peer.here, {"queues": wanted})
     tap = instance.tap()
     assert queues(peer.here) == wanted and features(peer.here)["generic-receive-offload"] == "off"
-    assert {(x["setting"], x["from"], x["to"]) for x in tap["nic"]["set"]} == {
+    assert {(x["setting"], x["from"], x["to"]) for x in tap["setup"]["set"]} == {
         ("receive queues", str(had), str(wanted)), ("gro", "on", "off"), ("rx-vlan-offload", "on", "off")}
-    assert any("no ring sizes" in x["why"] for x in tap["nic"]["cannot"])
+    assert any("no ring sizes" in x["why"] for x in tap["setup"]["cannot"])
     assert tap["options"] == {"nic": {"queues": wanted}}
     # Somebody sets it back: told, not fought over.
     subprocess.run(["ethtool", "-L", peer.here, "rx", str(had)], check=True)
-    assert any("set it back" in x["why"] for x in instance.tap()["nic"]["cannot"])
+    assert any("set it back" in x["why"] for x in instance.tap()["setup"]["cannot"])
     # Another wish on the same interface.
     put_interface(instance, peer.here, {"queues": 1, "mergeOffloads": "keep"})
     assert queues(peer.here) == 1 and features(peer.here)["generic-receive-offload"] == "on"
@@ -368,7 +368,7 @@ def test_an_interface_is_set_up_and_given_back(instance, reader, peer, end):
     instance.stop(signal.SIGKILL)
     if end == "delete":
         instance.start()
-        assert instance.tap()["nic"]["set"][0]["setting"] == "receive queues"
+        assert instance.tap()["setup"]["set"][0]["setting"] == "receive queues"
         instance.delete(TAP)
     else:
         subprocess.run(instance.command("down", "--purge", "--yes"), check=True, capture_output=True)
