@@ -65,9 +65,11 @@ static __always_inline int copy_window(struct xdp_md *ctx, __u32 size, struct pk
     if (copy_start((const __u8 *)(long)ctx->data, (const __u8 *)(long)ctx->data_end, part,
                    parser->window))
         return 1;
-    asm volatile("" : "+r"(part)); /* Linux 6.1's verifier has lost the bound by now */
-    return part >= 1 && part <= PK_PARSE_WINDOW &&
-           bpf_xdp_load_bytes(ctx, 0, parser->window, part) == 0;
+    asm volatile("" : "+r"(part)); /* Linux 6.1's verifier has lost the bound by now, */
+    if (part > PK_PARSE_WINDOW)
+        return 0;
+    asm volatile("" : "+r"(part)); /* and clang would make one check of both */
+    return part >= 1 && bpf_xdp_load_bytes(ctx, 0, parser->window, part) == 0;
 }
 
 #include "broker/bpf/tunnel.h"
