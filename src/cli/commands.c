@@ -17,6 +17,7 @@ static const struct pk_cmd *const table[] = {
     /* Look */
     &pk_cmd_status,
     &pk_cmd_ledger,
+    &pk_cmd_top,
     &pk_cmd_history,
     &pk_cmd_logs,
     &pk_cmd_events,

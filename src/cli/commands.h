@@ -14,6 +14,7 @@ extern const struct pk_cmd pk_cmd_history;
 extern const struct pk_cmd pk_cmd_logs;
 extern const struct pk_cmd pk_cmd_status;
 extern const struct pk_cmd pk_cmd_ledger;
+extern const struct pk_cmd pk_cmd_top;
 extern const struct pk_cmd pk_cmd_ship;
 extern const struct pk_cmd pk_cmd_serve;
 extern const struct pk_cmd pk_cmd_node;

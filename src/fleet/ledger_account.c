@@ -104,7 +104,8 @@ static int look_at_tap(json_t *things, const json_t *row)
     json_array_foreach(json_object_get(row, "tenants"), i, tenant)
     {
         const char *of = pk_json_string_or(tenant, "name", "");
-        if (!key_of(key, PK_LEDGER_TENANT, name, of, NULL))
+        if (json_object_get(tenant, "packets") == NULL ||
+            !key_of(key, PK_LEDGER_TENANT, name, of, NULL))
             continue;
         counts = json_object();
         bad |= copy_counts(PK_LEDGER_TENANT, tenant, counts);
@@ -112,6 +113,19 @@ static int look_at_tap(json_t *things, const json_t *row)
                          json_pack("{s:s,s:s}", "tap", name, "tenant", of));
     }
     return bad;
+}
+
+/* Is what of the tap is the tenant's counted? Not so where all of it is the same tenant's. */
+static bool counts_tenant(const json_t *tap, const char *tenant)
+{
+    size_t i;
+    const json_t *row;
+    json_array_foreach(json_object_get(tap, "tenants"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), tenant) == 0)
+            return json_object_get(row, "packets") != NULL;
+    }
+    return false;
 }
 
 /* Where a group's packets come from: keys of things, in the order of the plane. */
@@ -126,13 +140,15 @@ static json_t *feeds_of(const json_t *plane, const char *fleet, const char *grou
         const char *name = pk_json_string_or(tap, "name", "");
         if (!of_fleet(tap, fleet))
             continue;
-        if (strcmp(pk_json_string_or(tap, "group", ""), group) == 0 &&
-            key_of(key, PK_LEDGER_TAP, name, NULL, NULL))
-            (void)json_array_append_new(feeds, json_string(key));
         json_array_foreach(json_object_get(tap, "groups"), j, target)
         {
-            if (strcmp(pk_json_string_or(target, "name", ""), group) == 0 &&
-                key_of(key, PK_LEDGER_TENANT, name, pk_json_string_or(target, "tenant", ""), NULL))
+            const char *tenant = pk_json_string_or(target, "tenant", "");
+            if (strcmp(pk_json_string_or(target, "name", ""), group) != 0)
+                continue;
+            bool known = counts_tenant(tap, tenant)
+                             ? key_of(key, PK_LEDGER_TENANT, name, tenant, NULL)
+                             : key_of(key, PK_LEDGER_TAP, name, NULL, NULL);
+            if (known)
                 (void)json_array_append_new(feeds, json_string(key));
         }
     }
@@ -237,13 +253,18 @@ static int put(json_t *object, const char *key, int64_t value)
     return json_object_set_new(object, key, json_integer(value));
 }
 
-/* What a counter grew by. same: it is the same counter as in the look before. */
-static int64_t growth(enum pk_ledger_thing thing, bool same, const json_t *last, int64_t now)
+/* What a counter grew by. same: it is the same counter as in the look before; steady: that is known
+ * for certain, since things of its kind say when they began. */
+static int64_t growth(enum pk_ledger_thing thing, bool same, bool steady, const json_t *last,
+                      int64_t now)
 {
     if (last == NULL || !same)
         return now; /* it has begun since */
     int64_t before = json_integer_value(last);
     if (now >= before)
+        return now - before;
+    /* The same counters, so it is one that follows from two others that were not read at once. */
+    if (steady)
         return now - before;
     /* Some drivers count with 32 bits. */
     if (thing == PK_LEDGER_NIC && before <= UINT32_MAX && before - now > UINT32_MAX / 2)
@@ -286,6 +307,7 @@ static int add_counts(json_t *account, const char *key, const json_t *seen)
             return -1;
     }
     bool same = get(entry, "began") == began;
+    bool steady = same && began != 0 && thing != PK_LEDGER_NIC;
     json_t *last = json_object_get(entry, "last"), *sum = json_object_get(entry, "sum");
     json_t *grown = json_object();
     const char *name;
@@ -294,7 +316,7 @@ static int add_counts(json_t *account, const char *key, const json_t *seen)
     json_object_foreach(json_object_get(seen, "counts"), name, value)
     {
         int64_t now = json_integer_value(value);
-        int64_t more = growth(thing, same, json_object_get(last, name), now);
+        int64_t more = growth(thing, same, steady, json_object_get(last, name), now);
         /* An interface has counted since the machine started, which is none of ours. */
         if (thing == PK_LEDGER_NIC && is_new)
             more = 0;

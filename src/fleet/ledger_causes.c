@@ -82,8 +82,9 @@ static const struct pk_ledger_row rows[] = {
          "the tunnel's headers were not in one piece: delivered with them",
          "nothing to do: no packet is lost by it")
 #undef READ
-    { TAP, PK_LEDGER_NOTE, "passed", "passed", "tap",
-      "traffic of the machine itself, left to it", "nothing to do: it is not the mirror's" },
+    { TAP, PK_LEDGER_NOTE, "copiesLost", "copies-lost", "tap",
+      "large frames for several groups that came to the copying program without their lanes",
+      "nothing to do: they are in the groups' not-sent; report it, it should not happen" },
 
     /* ---- a group: filter, shunt, slot ---- */
     { TENANT, PK_LEDGER_IN, "packets", "", "tap", "", "" },

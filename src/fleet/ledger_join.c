@@ -202,6 +202,8 @@ static json_t *join_tap(struct join *join, const char *key)
         claimed += value(join, other, "packets");
         join->bad |= json_array_append_new(tenants, tenant);
     }
+    /* What no group takes was some tenant's. */
+    claimed -= value(join, key, "unclaimed");
     if (json_array_size(tenants) > 0)
         close_gap(join, &balance, "tap and tenants", left - claimed, moved(join, key));
     balance.delivered = json_array_size(tenants) > 0 ? claimed : left;
