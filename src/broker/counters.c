@@ -44,9 +44,10 @@ static int add_tenants(struct pk_broker *broker, uint32_t tap, json_t *list, str
         int r = PK_COUNTERS_SUM(broker, PK_MAP_TENANT_COUNTS, index, &count, err);
         if (r < 0)
             return r;
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "name", records[i].name, "packets",
-                                              (json_int_t)count.packets, "bytes",
-                                              (json_int_t)count.bytes));
+        uint64_t began = i != PK_TENANT_NONE ? records[i].began : broker->taps[tap].began;
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "name", records[i].name,
+                                              "packets", (json_int_t)count.packets, "bytes",
+                                              (json_int_t)count.bytes, "began", (json_int_t)began));
     }
     return 0;
 }
@@ -70,11 +71,12 @@ static int add_tap(struct pk_broker *broker, uint32_t id, json_t *list, struct p
     json_t *tenants = json_array();
     json_array_append_new(
         list,
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "key", broker->taps[id].key,
-                  "packets", (json_int_t)count.packets, "bytes", (json_int_t)count.bytes,
-                  "redirected", (json_int_t)count.redirected, "passed", (json_int_t)count.passed,
-                  "dropped", (json_int_t)count.dropped, "unclaimed", (json_int_t)count.unclaimed,
-                  "copiesLost", (json_int_t)over.lost, "reasons", reasons, "tenants", tenants));
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "key",
+                  broker->taps[id].key, "began", (json_int_t)broker->taps[id].began, "packets",
+                  (json_int_t)count.packets, "bytes", (json_int_t)count.bytes, "redirected",
+                  (json_int_t)count.redirected, "passed", (json_int_t)count.passed, "dropped",
+                  (json_int_t)count.dropped, "unclaimed", (json_int_t)count.unclaimed, "copiesLost",
+                  (json_int_t)over.lost, "reasons", reasons, "tenants", tenants));
     return add_tenants(broker, id, tenants, err);
 }
 
@@ -100,7 +102,8 @@ static int add_group(struct pk_broker *broker, uint32_t id, json_t *list, struct
         return r;
     const struct pk_count *of = count.outcomes, *copied = &of[PK_OUTCOME_COPIED];
     const struct pk_count *handed = &of[PK_OUTCOME_HANDED];
-    json_t *group = json_pack("{s:s, s:I, s:I, s:I}", "key", broker->groups[id].key, "generation",
+    json_t *group = json_pack("{s:s, s:I, s:I, s:I, s:I}", "key", broker->groups[id].key, "began",
+                              (json_int_t)broker->groups[id].began, "generation",
                               (json_int_t)broker->groups[id].generation, "packets",
                               (json_int_t)of[PK_OUTCOME_ALL].packets, "bytes",
                               (json_int_t)of[PK_OUTCOME_ALL].bytes);
@@ -166,11 +169,12 @@ static int add_lane(struct pk_broker *broker, uint32_t id, json_t *list, struct 
     uint64_t lost = sent.sent > arrived.packets ? sent.sent - arrived.packets : 0;
     json_array_append_new(
         list,
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "key", broker->lanes[id].key,
-                  "slots", slots, "sent", (json_int_t)sent.sent, "sentBytes",
-                  (json_int_t)sent.sent_bytes, "packets", (json_int_t)arrived.packets, "bytes",
-                  (json_int_t)arrived.bytes, "ringDropped", (json_int_t)lost, "unread",
-                  (json_int_t)arrived.unread, "blocked", (json_int_t)arrived.blocked));
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "key",
+                  broker->lanes[id].key, "began", (json_int_t)broker->lanes[id].began, "slots",
+                  slots, "sent", (json_int_t)sent.sent, "sentBytes", (json_int_t)sent.sent_bytes,
+                  "packets", (json_int_t)arrived.packets, "bytes", (json_int_t)arrived.bytes,
+                  "ringDropped", (json_int_t)lost, "unread", (json_int_t)arrived.unread, "blocked",
+                  (json_int_t)arrived.blocked));
     return 0;
 }
 

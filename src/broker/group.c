@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "base/time.h"
 #include "broker/internal.h"
 
 int pk_group_load_tables(struct pk_broker *broker, struct pk_error *err)
@@ -84,7 +85,7 @@ static int check_shares(struct pk_broker *broker, const char *key,
 /* The record of a group that comes; what it counts begins at zero. */
 static int begin(struct pk_broker *broker, uint32_t id, const char *key, struct pk_error *err)
 {
-    struct pk_group_record record = { 0 };
+    struct pk_group_record record = { .began = (uint64_t)pk_time_now() };
     memcpy(record.key, key, strlen(key)); /* its length is checked */
     int r = pk_map_zero(broker, PK_MAP_GROUP_COUNTS, id, sizeof(struct pk_group_counters), err);
     if (r >= 0)

@@ -13,6 +13,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "base/time.h"
 #include "broker/internal.h"
 
 #define LINK_NAME_SIZE 32
@@ -133,7 +134,9 @@ static int begin(struct pk_broker *broker, uint32_t id, const char *key, uint32_
                  struct pk_error *err)
 {
     uint32_t no = 0;
-    struct pk_lane_record record = { .index = index, .build = broker->build };
+    struct pk_lane_record record = { .index = index,
+                                     .build = broker->build,
+                                     .began = (uint64_t)pk_time_now() };
     memcpy(record.key, key, strlen(key)); /* its length is checked */
     int r = pk_map_zero(broker, PK_MAP_LANE_COUNTS, id, sizeof(struct pk_lane_counters), err);
     if (r >= 0)

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/time.h"
 #include "broker/internal.h"
 #include "packet/filter.h"
 #include "packet/flow.h"
@@ -49,7 +50,7 @@ uint32_t pk_tap_tenant_counter(struct pk_broker *broker, uint32_t tap, const cha
 static int name_counter(struct pk_broker *broker, uint32_t tap, uint32_t place, const char *name,
                         struct pk_error *err)
 {
-    struct pk_tenant_record record = { 0 };
+    struct pk_tenant_record record = { .began = (uint64_t)pk_time_now() };
     memcpy(record.name, name, strlen(name)); /* checked with the tenants */
     uint32_t index = tap * PK_CHANNELS + place;
     int r =
@@ -148,8 +149,11 @@ static int attach(struct pk_broker *broker, uint32_t id, const char *key, unsign
     struct pk_tap_record record = { .build = broker->build,
                                     .digest = plan->digest,
                                     .groups = plan->groups,
+                                    .began = before.began,
                                     .ifindex = ifindex,
                                     .mode = PK_XDP_NATIVE };
+    if (before.key[0] == '\0')
+        record.began = (uint64_t)pk_time_now();
     memcpy(record.key, key, strlen(key));      /* its length is checked */
     int r = pk_copier_remove(broker, id, err); /* of an interface that went, or another one */
     if (r >= 0)

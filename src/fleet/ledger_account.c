@@ -86,12 +86,16 @@ static int look_at_tap(json_t *things, const json_t *row)
     char key[KEY_MAX];
     const char *name = pk_json_string_or(row, "name", "");
     int64_t began = pk_json_int_or(row, "began", 0);
-    json_t *counts = json_object();
+    json_t *counts = json_object(), *info = info_of(row, keys, PK_ARRAY_SIZE(keys));
+    json_t *names = json_array();
     int bad = copy_counts(PK_LEDGER_TAP, row, counts);
-    if (key_of(key, PK_LEDGER_TAP, name, NULL, NULL))
-        bad |= add_thing(things, key, began, counts, info_of(row, keys, PK_ARRAY_SIZE(keys)));
-    else
+    bad |= json_object_set_new(info, "tenantNames", names);
+    if (!key_of(key, PK_LEDGER_TAP, name, NULL, NULL)) {
         json_decref(counts);
+        json_decref(info);
+        return bad;
+    }
+    bad |= add_thing(things, key, began, counts, info);
     const json_t *nic = json_object_get(row, "nic");
     if (json_is_object(nic) && key_of(key, PK_LEDGER_NIC, name, NULL, NULL)) {
         counts = json_object();
@@ -108,6 +112,7 @@ static int look_at_tap(json_t *things, const json_t *row)
             !key_of(key, PK_LEDGER_TENANT, name, of, NULL))
             continue;
         counts = json_object();
+        bad |= json_array_append_new(names, json_string(of));
         bad |= copy_counts(PK_LEDGER_TENANT, tenant, counts);
         bad |= add_thing(things, key, pk_json_int_or(tenant, "began", began), counts,
                          json_pack("{s:s,s:s}", "tap", name, "tenant", of));
@@ -330,6 +335,33 @@ static int add_counts(json_t *account, const char *key, const json_t *seen)
     return bad | json_object_set(entry, "info", json_object_get(seen, "info"));
 }
 
+/* What of a tap went to its tenants. While it changes which they are, the tap's own word is taken.
+ */
+static int add_claimed(json_t *account, const char *key, json_t *entry)
+{
+    const json_t *things = json_object_get(account, "things");
+    const json_t *names = json_object_get(json_object_get(entry, "info"), "tenantNames");
+    const json_t *grown = json_object_get(entry, "grown"), *name;
+    json_t *sum = json_object_get(entry, "sum");
+    int64_t at = get(account, "at"), claimed = 0;
+    bool steady = json_array_size(names) > 0 && get(entry, "anew") != at &&
+                  json_equal(names, json_object_get(entry, "tenantNames"));
+    size_t i;
+    json_array_foreach(names, i, name)
+    {
+        char tenant[KEY_MAX];
+        if (!key_of(tenant, PK_LEDGER_TENANT, key + strlen("tap/"), json_string_value(name), NULL))
+            continue;
+        const json_t *from = json_object_get(things, tenant);
+        steady &= from != NULL && get(from, "seen") == at && get(from, "anew") != at;
+        claimed += get(json_object_get(from, "grown"), "packets");
+    }
+    if (!steady)
+        claimed = get(grown, "packets") - get(grown, "reasons.tenant-unknown");
+    return put(sum, "claimed", get(sum, "claimed") + claimed) |
+           json_object_set(entry, "tenantNames", (json_t *)(uintptr_t)names);
+}
+
 /* What its taps had for a group. While it changes what feeds a group, the two sides begin at
  * different moments, so for that look the group's own word is taken. */
 static int add_offered(json_t *account, json_t *entry)
@@ -399,6 +431,8 @@ int pk_ledger_account_add(json_t *account, const json_t *look, struct pk_error *
     {
         if (get(value, "seen") != at)
             bad |= put(value, "moved", 0);
+        else if (thing_of(key) == PK_LEDGER_TAP)
+            bad |= add_claimed(account, key, value);
         else if (thing_of(key) == PK_LEDGER_GROUP)
             bad |= add_offered(account, value);
         else if (thing_of(key) == PK_LEDGER_TOOL)

@@ -81,6 +81,9 @@ static const struct pk_ledger_row rows[] = {
     READ("mirror-closed",
          "the tunnel's headers were not in one piece: delivered with them",
          "nothing to do: no packet is lost by it")
+    READ("unwanted",
+         "no group wanted it: filters and shunts left it out",
+         "nothing to do: each group counts it as filtered or shunted")
 #undef READ
     { TAP, PK_LEDGER_NOTE, "copiesLost", "copies-lost", "tap",
       "large frames for several groups that came to the copying program without their lanes",

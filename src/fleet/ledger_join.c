@@ -153,7 +153,8 @@ static json_t *row_of(struct join *join, const char *key, const char *name)
     json_t *info;
     json_object_foreach(json_object_get(thing, "info"), member, info)
     {
-        if (strcmp(member, "name") != 0 && strcmp(member, "feeds") != 0)
+        if (strcmp(member, "name") != 0 && strcmp(member, "feeds") != 0 &&
+            strcmp(member, "tenantNames") != 0)
             join->bad |= json_object_set(row, member, info);
     }
     if (get(thing, "seen") != join->at)
@@ -191,7 +192,6 @@ static json_t *join_tap(struct join *join, const char *key)
     size_t prefix = (size_t)snprintf(nic, sizeof(nic), "tenant/%s/", name);
     const char *other;
     json_t *thing;
-    int64_t claimed = 0;
     json_object_foreach((json_t *)(uintptr_t)join->things, other, thing)
     {
         if (strncmp(other, nic, prefix) != 0)
@@ -199,14 +199,12 @@ static json_t *join_tap(struct join *join, const char *key)
         json_t *tenant = json_pack("{s:s}", "name", other + prefix);
         put(join, tenant, "packets", value(join, other, "packets"));
         put(join, tenant, "bytes", value(join, other, "bytes"));
-        claimed += value(join, other, "packets");
         join->bad |= json_array_append_new(tenants, tenant);
     }
     /* What no group takes was some tenant's. */
-    claimed -= value(join, key, "unclaimed");
-    if (json_array_size(tenants) > 0)
-        close_gap(join, &balance, "tap and tenants", left - claimed, moved(join, key));
-    balance.delivered = json_array_size(tenants) > 0 ? claimed : left;
+    int64_t claimed = value(join, key, "claimed") - value(join, key, "unclaimed");
+    close_gap(join, &balance, "tap and tenants", left - claimed, moved(join, key));
+    balance.delivered = claimed;
     put(join, row, "in", balance.in);
     put(join, row, "packets", received);
     put(join, row, "bytes", value(join, key, "bytes"));

@@ -906,7 +906,7 @@ static json_t *lane_status(const struct pk_agent *agent, const struct pk_lane *l
                             "blocked", number(counters, "blocked"));
     if (row != NULL)
         pk_lane_describe(agent, lane, row);
-    return row;
+    return with_counters_take(row, counters);
 }
 
 static json_t *inline_lane_status_take(const struct pk_lane *lane, const json_t *counters,

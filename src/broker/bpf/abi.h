@@ -163,22 +163,26 @@ struct pk_tap_record {
     __u64 build;           /* of the programs that are attached */
     __u64 digest;          /* of what the instance was made from */
     __u64 groups;          /* that it sends to, a bit for each */
+    __u64 began;           /* CLOCK_REALTIME, ns: when its counters were 0 */
     __u32 ifindex;         /* 0 = not attached */
     __u32 mode;            /* enum pk_xdp_mode */
 };
 
 struct pk_tenant_record {
     char name[64]; /* "" = free */
+    __u64 began;
 };
 
 struct pk_group_record {
     char key[PK_KEY_SIZE];
     __u64 generation; /* of the slot table; 0 = none yet */
+    __u64 began;
 };
 
 struct pk_lane_record {
     char key[PK_KEY_SIZE];
     __u64 build;
+    __u64 began;
     __u32 host_ifindex;
     __u32 inner_ifindex;
     __u32 index; /* in its group */
@@ -197,10 +201,10 @@ PK_ASSERT_SIZE(struct pk_tenant_counters, 16);
 PK_ASSERT_SIZE(struct pk_handover, 24);
 PK_ASSERT_SIZE(struct pk_copies, 28);
 PK_ASSERT_SIZE(struct pk_lane_counters, 48);
-PK_ASSERT_SIZE(struct pk_tap_record, 224);
-PK_ASSERT_SIZE(struct pk_tenant_record, 64);
-PK_ASSERT_SIZE(struct pk_group_record, 200);
-PK_ASSERT_SIZE(struct pk_lane_record, 216);
+PK_ASSERT_SIZE(struct pk_tap_record, 232);
+PK_ASSERT_SIZE(struct pk_tenant_record, 72);
+PK_ASSERT_SIZE(struct pk_group_record, 208);
+PK_ASSERT_SIZE(struct pk_lane_record, 224);
 PK_ASSERT_SIZE(struct pk_fragment_key, 48);
 PK_ASSERT_SIZE(struct pk_fragment_entry, 16);
 _Static_assert(PK_REASON_COUNT <= PK_REASON_ROOM, "a reason has no counter");
