@@ -177,6 +177,8 @@ int pk_broker_open(const struct pk_broker_options *options, struct pk_broker **r
         return pk_no_memory(err);
     memset(broker->maps, 0xff, sizeof broker->maps); /* -1 */
     broker->shunt_close = -1;
+    for (size_t i = 0; i < PK_TAPS_MAX; i++)
+        broker->parked[i] = -1;
     broker->pin_dir = pk_strdup(options->pin_dir);
     broker->fragments = pk_fragment_memory_new();
     if (broker->pin_dir == NULL || broker->fragments == NULL)
@@ -212,6 +214,8 @@ void pk_broker_close(struct pk_broker *broker)
         return;
     close_maps(broker);
     pk_close_p(&broker->shunt_close);
+    for (size_t i = 0; i < PK_TAPS_MAX; i++)
+        pk_close_p(&broker->parked[i]);
     for (size_t i = 0; i < PK_GROUPS_MAX; i++) {
         pk_free(broker->tables[i]);
         pk_group_wish_done(&broker->wishes[i]);

@@ -136,7 +136,8 @@ int pk_broker_lane_count(struct pk_broker *broker, const char *key,
     if (r >= 0 && lane < 0)
         r = pk_fail(err, PK_E_NOTFOUND, "there is no lane %s", key);
     if (r >= 0)
-        r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, (uint32_t)lane, &arrived, err); /* first, as below */
+        r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, (uint32_t)lane, &arrived,
+                            err); /* first, as below */
     if (r >= 0)
         r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, (uint32_t)lane, &sent, err);
     if (r < 0)

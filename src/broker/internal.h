@@ -79,6 +79,7 @@ struct pk_broker {
     struct pk_tap_setup *setups[PK_TAPS_MAX]; /* NULL = not attached since this agent started */
     struct pk_fragment_memory *fragments;     /* for pk_broker_decide() */
     int shunt_close;                          /* the program, -1 = not loaded yet */
+    int parked[PK_TAPS_MAX]; /* programs of taps whose interface is not there; -1 = none */
 };
 
 /* ---- plane.c: programs, maps, links, pins ---- */
@@ -100,7 +101,7 @@ struct pk_plane_numbers {
     uint32_t lane;
     uint32_t side; /* from here on of inline taps */
     bool closed;
-    uint64_t fail_after; /* ns */
+    uint64_t fail_after;                  /* ns */
     const struct pk_tunnel_rules *tunnel; /* NULL = no tunnel tap */
 };
 enum pk_plane_program {
@@ -127,6 +128,8 @@ bool pk_plane_redirects_frags(void);
 
 /* A pinned XDP link by name ("tap-3", "lane-0-in"). */
 bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex);
+/* The program of a pinned link, also of one whose interface has gone. -1 = there is none. */
+int pk_link_program(struct pk_broker *broker, const char *name);
 /* Puts program on ifindex and pins the link. native_only: no generic mode. */
 int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex, int program,
                    bool native_only, enum pk_xdp_mode *ret_mode, struct pk_error *err);

@@ -394,6 +394,16 @@ bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex)
            info.xdp.ifindex == ifindex;
 }
 
+int pk_link_program(struct pk_broker *broker, const char *name)
+{
+    PK_CLEANUP(pk_close_p) int fd = -1;
+    struct bpf_link_info info = { 0 };
+    uint32_t len = sizeof info;
+    if (open_link(broker, name, &fd, NULL) < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+        return -1;
+    return bpf_prog_get_fd_by_id(info.prog_id);
+}
+
 int pk_link_drop(const char *path, struct pk_error *err)
 {
     PK_CLEANUP(pk_close_p) int fd = bpf_obj_get(path);
@@ -484,8 +494,8 @@ static int attach_error(unsigned ifindex, int sys, struct pk_error *err)
     }
 }
 
-/* Is it this driver, or what its interface is set to, that has no XDP? Drivers have many ways to say
- * so: no such operation, too large an MTU (ENA), too few queues (veth). */
+/* Is it this driver, or what its interface is set to, that has no XDP? Drivers have many ways to
+ * say so: no such operation, too large an MTU (ENA), too few queues (veth). */
 static bool is_drivers_refusal(int sys)
 {
     switch (sys) {

@@ -3,6 +3,7 @@
 #include "broker/broker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -139,6 +140,25 @@ static int renew(struct pk_broker *broker, uint32_t id, const struct pk_tap_setu
     return write_record(broker, id, &record, err);
 }
 
+/* Keeps the program of an interface that has gone, since the kernel takes its time to verify one.
+ */
+static void park(struct pk_broker *broker, uint32_t id)
+{
+    char name[LINK_NAME_SIZE];
+    if (broker->parked[id] < 0 && broker->taps[id].key[0] != '\0')
+        broker->parked[id] = pk_link_program(broker, link_name(id, name));
+}
+
+static int load(struct pk_broker *broker, uint32_t id, const struct pk_tap_setup *setup,
+                struct pk_instance_plan *plan, int *ret_program, struct pk_error *err)
+{
+    const struct pk_tap_record *record = &broker->taps[id];
+    if (broker->parked[id] < 0 || record->build != broker->build || record->digest != plan->digest)
+        return pk_instance_load(broker, id, setup, plan, PK_PROGRAM_TAP, ret_program, err);
+    *ret_program = fcntl(broker->parked[id], F_DUPFD_CLOEXEC, 3);
+    return *ret_program < 0 ? pk_fail_errno(err, errno, "cannot keep an XDP program") : 0;
+}
+
 static int attach(struct pk_broker *broker, uint32_t id, const char *key, unsigned ifindex,
                   const struct pk_tap_setup *setup, struct pk_instance_plan *plan,
                   struct pk_error *err)
@@ -154,12 +174,13 @@ static int attach(struct pk_broker *broker, uint32_t id, const char *key, unsign
                                     .mode = PK_XDP_NATIVE };
     if (before.key[0] == '\0')
         record.began = (uint64_t)pk_time_now();
-    memcpy(record.key, key, strlen(key));      /* its length is checked */
+    memcpy(record.key, key, strlen(key)); /* its length is checked */
+    park(broker, id);
     int r = pk_copier_remove(broker, id, err); /* of an interface that went, or another one */
     if (r >= 0)
         r = ensure_copier(broker, id, ifindex, plan, err);
     if (r >= 0)
-        r = pk_instance_load(broker, id, setup, plan, PK_PROGRAM_TAP, &program, err);
+        r = load(broker, id, setup, plan, &program, err);
     /* The record comes before the link: an agent that is killed between leaves no link that its
      * successor does not know of. */
     if (r >= 0)
@@ -172,6 +193,7 @@ static int attach(struct pk_broker *broker, uint32_t id, const char *key, unsign
         (void)write_record(broker, id, &before, NULL);
         return r;
     }
+    pk_close_p(&broker->parked[id]);
     if (mode == PK_XDP_NATIVE)
         return 0;
     record.mode = (uint32_t)mode;
@@ -259,7 +281,11 @@ int pk_broker_tap_suspend(struct pk_broker *broker, const char *key, struct pk_e
     int r = pk_broker_check_open(broker, err);
     int id = r >= 0 && key[0] != '\0' ? PK_FIND(broker->taps, key) : -1;
     char name[LINK_NAME_SIZE];
-    return id < 0 ? r : pk_link_remove(broker, link_name((uint32_t)id, name), err);
+    if (id < 0)
+        return r;
+    park(broker, (uint32_t)id);
+    r = pk_link_remove(broker, link_name((uint32_t)id, name), err);
+    return r < 0 ? r : pk_copier_remove(broker, (uint32_t)id, err);
 }
 
 int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_error *err)
@@ -272,6 +298,7 @@ int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_er
         return 0;
     uint32_t id = (uint32_t)found;
     char name[LINK_NAME_SIZE];
+    pk_close_p(&broker->parked[id]);
     r = pk_link_remove(broker, link_name(id, name), err);
     if (r >= 0)
         r = pk_copier_remove(broker, id, err);
