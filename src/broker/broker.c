@@ -218,6 +218,7 @@ void pk_broker_close(struct pk_broker *broker)
         pk_close_p(&broker->parked[i]);
     for (size_t i = 0; i < PK_GROUPS_MAX; i++) {
         pk_free(broker->tables[i]);
+        pk_free(broker->sheds[i]);
         pk_group_wish_done(&broker->wishes[i]);
     }
     for (size_t i = 0; i < PK_TAPS_MAX; i++) {

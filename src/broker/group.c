@@ -167,6 +167,9 @@ int pk_broker_group_remove(struct pk_broker *broker, const char *key, struct pk_
     pk_free(broker->tables[id]);
     broker->tables[id] = NULL;
     pk_group_wish_done(&broker->wishes[id]);
+    r = pk_shed_forget_group(broker, id, err);
+    if (r < 0)
+        return r;
     struct pk_group_record none = { 0 };
     r = pk_map_write(broker, PK_MAP_GROUPS, id, &none, err);
     if (r >= 0)

@@ -35,6 +35,7 @@ enum pk_plane_map {
     PK_MAP_SHUNT_CONTROL,
     PK_MAP_SHUNT_FLOWS,
     PK_MAP_SHUNT_CLOSING,
+    PK_MAP_SHEDS,
     PK_MAP_INLINE_TAPS,
     PK_MAP_INLINE_LANES,
     PK_MAP_INLINE_STATES,
@@ -75,12 +76,18 @@ struct pk_broker {
     struct pk_group_wish wishes[PK_GROUPS_MAX];
     bool copies_not; /* the kernel has no pk_tap_copy */
     struct pk_tenant_record
-        *tenants[PK_TAPS_MAX];                /* whose the tap's counters are; NULL = not read */
-    struct pk_tap_setup *setups[PK_TAPS_MAX]; /* NULL = not attached since this agent started */
-    struct pk_fragment_memory *fragments;     /* for pk_broker_decide() */
-    int shunt_close;                          /* the program, -1 = not loaded yet */
+        *tenants[PK_TAPS_MAX];                  /* whose the tap's counters are; NULL = not read */
+    struct pk_tap_setup *setups[PK_TAPS_MAX];   /* NULL = not attached since this agent started */
+    struct pk_fragment_memory *fragments;       /* for pk_broker_decide() */
+    int shunt_close;                            /* the program, -1 = not loaded yet */
+    struct pk_shed_slots *sheds[PK_GROUPS_MAX]; /* NULL = not read */
     int parked[PK_TAPS_MAX]; /* programs of taps whose interface is not there; -1 = none */
 };
+
+/* ---- shed.c ---- */
+
+/* Nothing of a group whose number another one may get is shed. */
+int pk_shed_forget_group(struct pk_broker *broker, uint32_t group, struct pk_error *err);
 
 /* ---- plane.c: programs, maps, links, pins ---- */
 

@@ -43,6 +43,7 @@ static const char *const map_names[PK_MAP_COUNT] = {
     [PK_MAP_SHUNT_CONTROL] = "pk_shunt_control",
     [PK_MAP_SHUNT_FLOWS] = "pk_shunt_flows",
     [PK_MAP_SHUNT_CLOSING] = "pk_shunt_closing",
+    [PK_MAP_SHEDS] = "pk_sheds",
     [PK_MAP_INLINE_TAPS] = "pk_inline_taps",
     [PK_MAP_INLINE_LANES] = "pk_inline_lanes",
     [PK_MAP_INLINE_STATES] = "pk_inline_states",

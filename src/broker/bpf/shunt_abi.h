@@ -96,6 +96,13 @@ enum {
     PK_SHUNT_NUMBERS
 };
 
+/* Slots of a group that are shed: a bit each. */
+struct pk_shed_slots {
+    __u32 count; /* 0 = none: the bits are not looked at */
+    __u32 reserved;
+    __u64 bits[PK_HASH_SLOTS / 64 + 1];
+};
+
 /* What pk_shunt_close is to close. */
 struct pk_shunt_closing {
     __u32 count;
