@@ -24,6 +24,7 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_shunt_list,
     &pk_cmd_shunt_stats,
     &pk_cmd_doctor,
+    &pk_cmd_bench_net,
     /* Fleet files */
     &pk_cmd_spec_example,
     &pk_cmd_spec_check,

@@ -39,6 +39,7 @@ extern const struct pk_cmd pk_cmd_up;
 extern const struct pk_cmd pk_cmd_down;
 extern const struct pk_cmd pk_cmd_supervise;
 extern const struct pk_cmd pk_cmd_doctor;
+extern const struct pk_cmd pk_cmd_bench_net;
 extern const struct pk_cmd pk_cmd_events;
 extern const struct pk_cmd pk_cmd_help;
 extern const struct pk_cmd pk_cmd_version;

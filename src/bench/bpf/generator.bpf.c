@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * Makes packets of many flows out of one, for BPF_PROG_RUN with live frames: the kernel sends each
- * as if a driver had received it. Either hands them to the broker's tap program or sends them
- * straight into a veth. Frames are used again with what was written into them, so all that changes
- * is written each time.
+ * as if a driver had received it. Hands them to the broker's tap program, sends them straight into
+ * a veth, or drops them, which tells what making them costs. Frames are used again with what was
+ * written into them, so all that changes is written each time.
  */
 #include <linux/bpf.h>
 
@@ -12,6 +12,7 @@
 #define FLOWS 16384 /* power of 2 */
 
 const volatile __u32 to_broker;
+const volatile __u32 to_nowhere;
 const volatile __u32 imix;
 __u32 counter; /* one thread runs this */
 
@@ -46,10 +47,21 @@ int generate(struct xdp_md *ctx)
     __u32 flow = n * 2654435761u >> 18; /* 14 bits, in no order */
     *(__u32 *)(p + 26) = 0x0a | (flow & 0xff) << 24 | (flow >> 8) << 16;
     *(__u16 *)(p + 34) = (__u16)(flow ^ 0x5555);
+    /* Valid, as bridges drop what is not: the length of what was cut, and the checksum. */
+    __u16 *ip = (__u16 *)(p + 14), length = (__u16)(ctx->data_end - ctx->data - 14);
+    __u32 sum = 0;
+    ip[1] = (__u16)(length << 8 | length >> 8);
+    ip[5] = 0;
+    for (__u32 i = 0; i < 10; i++)
+        sum += ip[i];
+    sum = (sum & 0xffff) + (sum >> 16);
+    ip[5] = (__u16) ~(sum + (sum >> 16));
     if (to_broker) {
         bpf_tail_call(ctx, &tap, 0);
         return XDP_ABORTED;
     }
+    if (to_nowhere)
+        return XDP_DROP;
     return (int)bpf_redirect_map(&wire, 0, XDP_ABORTED);
 }
 
