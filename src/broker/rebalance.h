@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which slots to move from hot lanes to cold ones (after RSS++, Barbette et al., CoNEXT 2019).
+/* Which slots to move from hot lanes to cold ones (after RSS++ by Barbette et al., 2019).
  * Pure. */
 #ifndef PICKET_BROKER_REBALANCE_H
 #define PICKET_BROKER_REBALANCE_H

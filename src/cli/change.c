@@ -184,6 +184,10 @@ static void draw(struct progress *progress, const json_t *steps)
         pk_print_clean(stderr, pk_json_string_or(step, "name", ""));
         if (start != 0)
             fprintf(stderr, "  %.0f s", (double)(pk_time_now() - start) / (double)PK_NSEC_PER_SEC);
+        const char *detail = pk_json_string_or(step, "detail", "");
+        if (detail[0] != '\0')
+            (void)fputs("  ", stderr);
+        pk_print_clean(stderr, detail);
         (void)fputc('\n', stderr);
         progress->drawn++;
     }

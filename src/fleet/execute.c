@@ -271,9 +271,15 @@ static int do_unit(struct pk_manager *manager, struct pk_fleet *fleet,
         return remove_unit(manager, &observed->units[step->index], err);
     const struct pk_unit *unit = &fleet->desired->units[step->index];
     bool replace = step->op == PK_STEP_CHANGE && step->cause != PK_CAUSE_STOPPED;
-    int r = start_unit(manager, unit, replace, err);
+    bool drain = wait && replace && step->drains;
+    int r = drain ? pk_lane_drain(manager, fleet, unit->group, unit->lane, err) : 0;
+    if (r >= 0)
+        r = start_unit(manager, unit, replace, err);
     if (r >= 0 && wait)
         r = pk_unit_wait_ready(manager, fleet, unit, err);
+    /* Also when it failed: a lane that nobody reads gets no packets anyway. */
+    if (drain)
+        pk_lane_restore(manager, fleet, unit->group, unit->lane);
     return r;
 }
 
@@ -312,7 +318,7 @@ static int do_lane(struct pk_manager *manager, const struct pk_fleet *fleet,
     return 0;
 }
 
-static int do_group(struct pk_manager *manager, const struct pk_fleet *fleet,
+static int do_group(struct pk_manager *manager, struct pk_fleet *fleet,
                     const struct pk_observed *observed, const struct pk_step *step,
                     struct pk_error *err)
 {
@@ -336,8 +342,9 @@ static int do_group(struct pk_manager *manager, const struct pk_fleet *fleet,
         json_decref(body);
         return pk_no_memory(err);
     }
-    return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
-                               "/v1/fleets/%s/groups/%s", fleet->name, group);
+    int r = pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT", body, NULL, err,
+                                "/v1/fleets/%s/groups/%s", fleet->name, group);
+    return r < 0 ? r : pk_group_drained(manager, fleet, group, err);
 }
 
 static int do_tap(struct pk_manager *manager, const struct pk_fleet *fleet,

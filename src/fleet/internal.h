@@ -173,6 +173,18 @@ int pk_step_execute(struct pk_manager *manager, struct pk_fleet *fleet,
 int pk_unit_wait_ready(struct pk_manager *manager, struct pk_fleet *fleet,
                        const struct pk_unit *unit, struct pk_error *err);
 
+/* ---- drain.c ---- */
+/* Until no flow is in the lane any more, or the group's deadline is over; the lane then stays
+ * without slots until it is restored, or nobody asks for some seconds. Its progress goes to the
+ * step that runs. PK_E_INTERRUPTED. */
+int pk_lane_drain(struct pk_manager *manager, struct pk_fleet *fleet, const char *group,
+                  unsigned lane, struct pk_error *err);
+void pk_lane_restore(struct pk_manager *manager, const struct pk_fleet *fleet, const char *group,
+                     unsigned lane);
+/* The same for lanes that have just been taken out of the group. */
+int pk_group_drained(struct pk_manager *manager, struct pk_fleet *fleet, const char *group,
+                     struct pk_error *err);
+
 /* ---- reconcile.c ---- */
 void *pk_thread_reconcile(void *arg);
 /* "unit analysis/0/suricata" */
@@ -196,8 +208,9 @@ json_t *pk_runtimes_to_json(const struct pk_fleet *fleet); /* lock held */
 int pk_runtimes_from_json(struct pk_fleet *fleet, const json_t *json);
 
 /* ---- ledger.c ---- */
-/* Looks at the plane anew and adds what it and the tools have counted to the fleets' accounts. Waits
- * for the agent; call it after the tools were asked: then none has read what its lane has not had. */
+/* Looks at the plane anew and adds what it and the tools have counted to the fleets' accounts.
+ * Waits for the agent; call it after the tools were asked: then none has read what its lane has not
+ * had. */
 void pk_ledger_tick(struct pk_manager *manager);
 int pk_ledger_load(struct pk_manager *manager, struct pk_fleet *fleet, struct pk_error *err);
 void pk_ledger_keep_all(struct pk_manager *manager); /* at the end of serve */

@@ -13,17 +13,18 @@
 #include "fleet/internal.h"
 #include "fleet/probe_suricata.h"
 
-#define TOOLS_INTERVAL   PK_NSEC_PER_SEC
-#define NOTES_EVERY      8u /* times that the tools are asked: Suricata adds them up so often */
-#define PROBE_TIMEOUT_MS 1000u
-#define BACKOFF_FIRST    PK_NSEC_PER_SEC
-#define BACKOFF_LAST     (60 * PK_NSEC_PER_SEC)
-#define HEALTHY_AFTER    (60 * PK_NSEC_PER_SEC)
-#define LOG_LINES        4u
-#define LOG_MAX_BYTES    4096u
-#define REASON_MAX       512u
-#define START_ROUNDING   (1500 * PK_NSEC_PER_MS)
-#define SIGKILL_EXIT     137
+#define TOOLS_INTERVAL    PK_NSEC_PER_SEC
+#define NOTES_EVERY       8u /* times that the tools are asked: Suricata adds them up so often */
+#define PROBE_TIMEOUT_MS  1000u
+#define REPORT_TIMEOUT_MS 500u
+#define BACKOFF_FIRST     PK_NSEC_PER_SEC
+#define BACKOFF_LAST      (60 * PK_NSEC_PER_SEC)
+#define HEALTHY_AFTER     (60 * PK_NSEC_PER_SEC)
+#define LOG_LINES         4u
+#define LOG_MAX_BYTES     4096u
+#define REASON_MAX        512u
+#define START_ROUNDING    (1500 * PK_NSEC_PER_MS)
+#define SIGKILL_EXIT      137
 
 void pk_runtime_done(struct pk_runtime *runtime)
 {
@@ -193,13 +194,15 @@ void pk_runtime_answered(struct pk_manager *manager, struct pk_fleet *fleet, con
 /* ---- asking the tools ---- */
 
 struct question {
-    char *fleet, *unit, *socket;
+    char *fleet, *group, *unit, *socket;
+    unsigned lane;
 };
 
 static void questions_free(struct question *questions, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         pk_free(questions[i].fleet);
+        pk_free(questions[i].group);
         pk_free(questions[i].unit);
         pk_free(questions[i].socket);
     }
@@ -235,10 +238,13 @@ static struct question *collect(struct pk_manager *manager, size_t *ret_count)
                 continue;
             struct question *question = &questions[count];
             question->fleet = pk_strdup(unit->fleet);
+            question->group = pk_strdup(unit->group);
+            question->lane = unit->lane;
             question->unit = pk_strdup(unit->name);
             question->socket = pk_strdup(unit->probe_socket);
             count++;
-            if (question->fleet == NULL || question->unit == NULL || question->socket == NULL) {
+            if (question->fleet == NULL || question->group == NULL || question->unit == NULL ||
+                question->socket == NULL) {
                 questions_free(questions, count);
                 return NULL;
             }
@@ -273,6 +279,39 @@ static void take_answer(struct pk_manager *manager, const struct question *quest
     runtime->probe_error = (struct pk_error){ 0 };
 }
 
+static bool same_lane(const struct question *a, const struct question *b)
+{
+    return a->lane == b->lane && strcmp(a->group, b->group) == 0 && strcmp(a->fleet, b->fleet) == 0;
+}
+
+/* The agent judges the lanes' health, also by what their tools say: of several in a lane the one
+ * that reads least. */
+static void report(struct pk_manager *manager, const struct question *questions,
+                   const struct pk_suricata_probe *probes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        bool first = true;
+        bool all = true;
+        uint64_t packets = UINT64_MAX;
+        uint64_t drops = 0;
+        for (size_t k = 0; k < count; k++) {
+            if (!same_lane(&questions[i], &questions[k]))
+                continue;
+            first &= k >= i;
+            all &= probes[k].code >= 0;
+            packets =
+                PK_MIN(packets, probes[k].packets - PK_MIN(probes[k].packets, probes[k].drops));
+            drops = PK_MAX(drops, probes[k].drops);
+        }
+        if (first && all) /* the agent's own trouble is told elsewhere */
+            (void)pk_fleet_agent_call(manager, REPORT_TIMEOUT_MS, "PUT",
+                                      json_pack("{s:I,s:I}", "packets", (json_int_t)packets,
+                                                "dropped", (json_int_t)drops),
+                                      NULL, NULL, "/v1/fleets/%s/lanes/%s/%u/report",
+                                      questions[i].fleet, questions[i].group, questions[i].lane);
+    }
+}
+
 static void ask_all(struct pk_manager *manager, bool want_notes)
 {
     size_t count = 0;
@@ -291,6 +330,7 @@ static void ask_all(struct pk_manager *manager, bool want_notes)
         for (size_t i = 0; i < count; i++)
             take_answer(manager, &questions[i], &probes[i]);
         pk_manager_unlock(manager);
+        report(manager, questions, probes, count);
         for (size_t i = 0; i < count; i++)
             json_decref(probes[i].notes);
     }

@@ -131,13 +131,24 @@ static json_t *lane_json(struct report *report, const struct pk_lane_desired *la
     if (strcmp(state, "ready") != 0)
         complain(report, "lane %s/%u is %s%s%s", lane->group, lane->index, state,
                  detail[0] != '\0' ? ": " : "", detail);
+    const char *health = pk_json_string_or(row, "health", "");
+    const char *why = pk_json_string_or(row, "why", "");
+    if (strcmp(state, "ready") == 0 && why[0] != '\0')
+        complain(report, "lane %s/%u is %s: %s", lane->group, lane->index, health, why);
     PK_CLEANUP(pk_free_p) char *name = pk_asprintf("%s/%u", lane->group, lane->index);
-    return json_pack(
+    json_t *json = json_pack(
         "{s:s,s:I,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o}", "name", name != NULL ? name : "",
         "index", (json_int_t)lane->index, "state", state, "detail", detail, "slots",
         number(row, "slots"), "packets", number(row, "packets"), "bytes", number(row, "bytes"),
         "dropped", number(row, "dropped"), "unread", number(row, "unread"), "ringDropped",
         number(row, "ringDropped"), "netns", pk_json_string_or(row, "netns", ""), "tools", tools);
+    json_t *drain = json_object_get(row, "drain");
+    if (json == NULL)
+        return NULL;
+    (void)json_object_set_new(json, "health", json_string(health));
+    (void)json_object_set_new(json, "why", json_string(why));
+    (void)json_object_set(json, "drain", drain != NULL ? drain : json_null());
+    return json;
 }
 
 /* The numbers of a row of the agent's. */

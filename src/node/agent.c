@@ -559,39 +559,6 @@ int pk_agent_delete_lane(struct pk_agent *agent, const char *key, struct pk_erro
     return r;
 }
 
-int pk_agent_drain_lane(struct pk_agent *agent, const char *key, bool on, struct pk_error *err)
-{
-    PK_LOCKED(agent);
-    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
-    if (lane == NULL) {
-        (void)not_there(err, "lane", key);
-        return pk_hint(err, "'picket status' lists the lanes");
-    }
-    if (lane->drained == on)
-        return 0;
-    lane->drained = on;
-    int r = save(agent, err);
-    if (r < 0) {
-        lane->drained = !on;
-        return r;
-    }
-    pk_log(PK_LOG_INFO, AREA, "lane %s %s", key, on ? "drains" : "gets its slots back");
-    pk_lane_changed(agent, lane);
-    return 0;
-}
-
-int pk_agent_report_lane(struct pk_agent *agent, const char *key, uint64_t told, uint64_t lost,
-                         struct pk_error *err)
-{
-    PK_LOCKED(agent);
-    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
-    if (lane == NULL)
-        return not_there(err, "lane", key);
-    lane->told = told;
-    lane->lost = lost;
-    return 0;
-}
-
 int pk_agent_delete_group(struct pk_agent *agent, const char *fleet, const char *name,
                           struct pk_error *err)
 {
@@ -896,14 +863,13 @@ static json_t *lane_status(const struct pk_agent *agent, const struct pk_lane *l
     json_int_t unread = number(counters, "unread");
     json_int_t ring = number(counters, "ringDropped");
     const char *state = !lane->working ? "broken" : lane->reader ? "ready" : "unread";
-    json_t *row = json_pack("{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}",
-                            "fleet", lane->fleet, "group", lane->group, "index", (int)lane->index,
-                            "netns", lane->netns_path, "interface", "tap0", "mtu",
-                            (int)lane->live_mtu, "state", state, "detail", lane->detail, "slots",
-                            number(counters, "slots"), "sent", number(counters, "sent"), "packets",
-                            number(counters, "packets"), "bytes", number(counters, "bytes"),
-                            "dropped", unread + ring, "unread", unread, "ringDropped", ring,
-                            "blocked", number(counters, "blocked"));
+    json_t *row = json_pack(
+        "{s:s,s:s,s:i,s:s,s:s,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "fleet", lane->fleet,
+        "group", lane->group, "index", (int)lane->index, "netns", lane->netns_path, "interface",
+        "tap0", "mtu", (int)lane->live_mtu, "state", state, "detail", lane->detail, "slots",
+        number(counters, "slots"), "sent", number(counters, "sent"), "packets",
+        number(counters, "packets"), "bytes", number(counters, "bytes"), "dropped", unread + ring,
+        "unread", unread, "ringDropped", ring, "blocked", number(counters, "blocked"));
     if (row != NULL)
         pk_lane_describe(agent, lane, row);
     return with_counters_take(row, counters);

@@ -45,6 +45,9 @@ void pk_agent_reader_ended(struct pk_agent *agent);
 void pk_agent_look_at_lanes(struct pk_agent *agent);
 /* Its slots to the other lanes, flow by flow, and back. */
 int pk_agent_drain_lane(struct pk_agent *agent, const char *key, bool on, struct pk_error *err);
+/* The same for a time, which 0 ends. */
+int pk_agent_lease_lane(struct pk_agent *agent, const char *key, pk_nsec lease,
+                        struct pk_error *err);
 /* What its tools say of themselves: packets that they took and lost since they started. */
 int pk_agent_report_lane(struct pk_agent *agent, const char *key, uint64_t told, uint64_t lost,
                          struct pk_error *err);

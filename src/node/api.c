@@ -13,6 +13,8 @@
 #include "node/agent.h"
 #include "node/metrics.h"
 
+#define LEASE_MAX_MS 3600000u
+
 static int reply(struct pk_http_request *request, json_t *json, struct pk_error *err)
 {
     if (json == NULL)
@@ -116,7 +118,25 @@ static int turn_drain(void *arg, struct pk_http_request *request, bool on, struc
 
 static int put_drain(void *arg, struct pk_http_request *request, struct pk_error *err)
 {
-    return turn_drain(arg, request, true, err);
+    static const char *const keys[] = { "leaseMs" };
+    struct pk_error own = { 0 };
+    err = err != NULL ? err : &own;
+    PK_JSON body = NULL;
+    uint64_t lease = 0;
+    int r = pk_http_body_json(request, &body, err);
+    if (r == 0)
+        r = pk_check_keys("drain", body, keys, PK_ARRAY_SIZE(keys), err);
+    if (r < 0)
+        return r;
+    if (json_object_get(body, "leaseMs") == NULL)
+        return turn_drain(arg, request, true, err);
+    PK_CLEANUP(pk_free_p) char *key = lane_key(request, err);
+    if (key == NULL)
+        return err->code;
+    r = pk_check_uint("drain", body, "leaseMs", 0, LEASE_MAX_MS, -1, &lease, err);
+    if (r == 0)
+        r = pk_agent_lease_lane(arg, key, (pk_nsec)lease * PK_NSEC_PER_MS, err);
+    return r < 0 ? r : reply(request, json_object(), err);
 }
 
 static int delete_drain(void *arg, struct pk_http_request *request, struct pk_error *err)

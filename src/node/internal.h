@@ -172,10 +172,12 @@ struct pk_lane {
     size_t reader_count;
     struct pk_health_state health;
     bool drained;        /* wanted: its slots are with the others, until it is restored */
+    pk_nsec lease;       /* the same until then, without being kept; 0 = not so */
     bool draining;       /* flows stay in it still */
     uint64_t ends;       /* of its readers, since the agent started */
     uint64_t given;      /* packets handed to its tools when the last of them ended */
     uint64_t told, lost; /* what the tools said last (PUT .../report) */
+    pk_nsec told_at;     /* monotonic */
     char detail[200];
 };
 

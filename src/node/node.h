@@ -22,13 +22,14 @@
  *     more of a lane: "health":"healthy|slow|stalled|dead","why","drain":null|{"state":"draining|drained",
  *     "slots","flows","leftMs"} (slots that drain from it, flows alive in them), "ends" and "given": how
  *     often its last reader ended since the agent started, and what its tools had been given by then
- *     more of a group: "drainMs","rebalance":"auto|off","balance":{"state":"off|even|measuring|elephant",
+ *     more of a group: "options" has "drain" and "rebalance" where they differ from 30 s and "auto", "balance":{"state":"off|even|measuring|elephant",
  *     "unevenness" (the hottest lane's load over the mean),"moved" (slots),"detail"}
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}
  * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}/drain   its slots go to the other lanes: new TCP flows at
- *     once, known ones when they end or after the group's deadline; DELETE: they come back the same way
+ *     once, known ones when they end or after the group's deadline; body {}, or {"leaseMs":N}: only for so
+ *     long from now, 0 ends it; DELETE: they come back the same way
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}/report   {"packets","dropped"}: what its tools say of
  *     themselves since they started, for the lane's health
  * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}],"hash":"outer|flow|addresses",

@@ -808,9 +808,9 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
         const struct pk_group *group = plane->groups[i];
         bad |= json_array_append_new(
             groups,
-            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*,s:{s:I},s:s}}", "fleet", group->fleet,
-                      "name", group->name, "spec", "lanes", shares_to_json(group), "hash",
-                      group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL,
+            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*,s:{s:I},s:s}}", "fleet",
+                      group->fleet, "name", group->name, "spec", "lanes", shares_to_json(group),
+                      "hash", group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL,
                       "tenant", group->tenant[0] != '\0' ? group->tenant : NULL, "priority",
                       group->priority != PRIORITY_INIT ? json_integer(group->priority) : NULL,
                       "shunt", pk_shunt_spec_to_json(&group->shunt), "overload",

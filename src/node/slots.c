@@ -11,6 +11,9 @@
 #define AREA "node"
 /* Flows that were silent for so long have ended. */
 #define QUIET (5 * PK_NSEC_PER_SEC)
+/* Tools are asked each second. */
+#define TOLD_MAX_AGE  (2500 * PK_NSEC_PER_MS)
+#define DRAIN_INIT_MS 30000
 
 static struct pk_lane *lane_of(struct pk_agent *agent, const struct pk_group *group, unsigned index)
 {
@@ -23,7 +26,7 @@ static enum pk_broker_part part_of(const struct pk_lane *lane)
 {
     if (lane == NULL || !lane->working || lane->health.health <= PK_HEALTH_STALLED)
         return PK_PART_OUT;
-    return lane->drained ? PK_PART_LEAVING : PK_PART_IN;
+    return lane->drained || lane->lease != 0 ? PK_PART_LEAVING : PK_PART_IN;
 }
 
 int pk_group_ensure(struct pk_agent *agent, struct pk_group *group, struct pk_error *err)
@@ -74,9 +77,13 @@ static const char *level_name(enum pk_level_state state)
 void pk_group_describe(const struct pk_group *group, json_t *row)
 {
     const struct pk_level *level = &group->level;
-    (void)json_object_set_new(row, "drainMs",
-                              json_integer((json_int_t)(group->drain / PK_NSEC_PER_MS)));
-    (void)json_object_set_new(row, "rebalance", json_string(group->rebalance ? "auto" : "off"));
+    /* As in the fleet's own description: what is as it is by itself is not named. */
+    json_t *options = json_object_get(row, "options");
+    json_int_t deadline = (json_int_t)(group->drain / PK_NSEC_PER_MS);
+    if (deadline != DRAIN_INIT_MS)
+        (void)json_object_set_new(options, "drain", json_pack("{s:I}", "deadlineMs", deadline));
+    if (!group->rebalance)
+        (void)json_object_set_new(options, "rebalance", json_string("off"));
     (void)json_object_set_new(row, "balance",
                               json_pack("{s:s,s:f,s:I,s:s}", "state", level_name(level->state),
                                         "unevenness", level->unevenness, "moved",
@@ -88,7 +95,7 @@ void pk_lane_describe(const struct pk_agent *agent, const struct pk_lane *lane, 
     struct pk_broker_draining draining = { 0 };
     json_t *drain = json_null();
     (void)pk_broker_lane_draining(agent->broker, lane->key, &draining);
-    if (lane->drained || draining.slots > 0)
+    if (lane->drained || lane->lease != 0 || draining.slots > 0)
         drain = json_pack("{s:s,s:I,s:I,s:I}", "state", draining.slots > 0 ? "draining" : "drained",
                           "slots", (json_int_t)draining.slots, "flows", (json_int_t)draining.flows,
                           "leftMs", (json_int_t)(draining.left / PK_NSEC_PER_MS));
@@ -123,6 +130,8 @@ void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane)
     };
     if (!lane->working)
         return;
+    if (look.now - lane->told_at < TOLD_MAX_AGE) /* who is not asked says nothing */
+        look.told = lane->told;
     if (lane->reader) {
         (void)pk_broker_lane_count(agent->broker, lane->key, &count, NULL);
         look_at_readers(lane, &look);
@@ -141,6 +150,13 @@ void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane)
 }
 
 /* ---- each second ---- */
+
+static void end_lease(struct pk_agent *agent, struct pk_lane *lane)
+{
+    lane->lease = 0;
+    pk_log(PK_LOG_INFO, AREA, "lane %s gets its slots back", lane->key);
+    pk_lane_changed(agent, lane);
+}
 
 static void look_at_drains(struct pk_agent *agent)
 {
@@ -194,8 +210,12 @@ void pk_agent_look_at_lanes(struct pk_agent *agent)
 {
     (void)pthread_mutex_lock(&agent->lock);
     pk_nsec now = pk_time_monotonic();
-    for (size_t i = 0; i < agent->plane.lane_count; i++)
-        pk_agent_look_at_lane(agent, agent->plane.lanes[i]);
+    for (size_t i = 0; i < agent->plane.lane_count; i++) {
+        struct pk_lane *lane = agent->plane.lanes[i];
+        pk_agent_look_at_lane(agent, lane);
+        if (lane->lease != 0 && now >= lane->lease)
+            end_lease(agent, lane);
+    }
     if (now >= agent->second_at) {
         agent->second_at = now + PK_NSEC_PER_SEC - 10 * PK_NSEC_PER_MS;
         look_at_drains(agent);
@@ -203,4 +223,78 @@ void pk_agent_look_at_lanes(struct pk_agent *agent)
             look_at_group(agent, agent->plane.groups[i], now);
     }
     (void)pthread_mutex_unlock(&agent->lock);
+}
+
+/* ---- calls ---- */
+
+static int no_lane(const char *key, struct pk_error *err)
+{
+    (void)pk_fail(err, PK_E_NOTFOUND, "there is no lane %s on this machine", key);
+    return pk_hint(err, "'picket status' lists the lanes");
+}
+
+static int turn_lane(struct pk_agent *agent, struct pk_lane *lane, bool on, struct pk_error *err)
+{
+    if (lane->drained == on && (on || lane->lease == 0))
+        return 0;
+    bool before = lane->drained;
+    lane->drained = on;
+    int r = pk_node_plane_save(&agent->plane, agent->plane_path, err);
+    if (r < 0) {
+        lane->drained = before;
+        return r;
+    }
+    lane->lease = 0;
+    pk_log(PK_LOG_INFO, AREA, "lane %s %s", lane->key, on ? "drains" : "gets its slots back");
+    pk_lane_changed(agent, lane);
+    return 0;
+}
+
+int pk_agent_drain_lane(struct pk_agent *agent, const char *key, bool on, struct pk_error *err)
+{
+    (void)pthread_mutex_lock(&agent->lock);
+    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
+    int r = lane == NULL ? no_lane(key, err) : turn_lane(agent, lane, on, err);
+    (void)pthread_mutex_unlock(&agent->lock);
+    return r;
+}
+
+static void lease_lane(struct pk_agent *agent, struct pk_lane *lane, pk_nsec lease)
+{
+    bool before = lane->lease != 0;
+    if (lease <= 0) {
+        if (before)
+            end_lease(agent, lane);
+        return;
+    }
+    lane->lease = pk_time_monotonic() + lease;
+    if (before)
+        return;
+    pk_log(PK_LOG_INFO, AREA, "lane %s drains for a change", lane->key);
+    pk_lane_changed(agent, lane);
+}
+
+int pk_agent_lease_lane(struct pk_agent *agent, const char *key, pk_nsec lease,
+                        struct pk_error *err)
+{
+    (void)pthread_mutex_lock(&agent->lock);
+    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
+    if (lane != NULL)
+        lease_lane(agent, lane, lease);
+    (void)pthread_mutex_unlock(&agent->lock);
+    return lane == NULL ? no_lane(key, err) : 0;
+}
+
+int pk_agent_report_lane(struct pk_agent *agent, const char *key, uint64_t told, uint64_t lost,
+                         struct pk_error *err)
+{
+    (void)pthread_mutex_lock(&agent->lock);
+    struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
+    if (lane != NULL) {
+        lane->told = told;
+        lane->lost = lost;
+        lane->told_at = pk_time_monotonic();
+    }
+    (void)pthread_mutex_unlock(&agent->lock);
+    return lane == NULL ? no_lane(key, err) : 0;
 }

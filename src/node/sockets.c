@@ -10,7 +10,6 @@
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/str.h"
 #include "node/health.h"
 
 /* The kernel answers at once; this only bounds what a fault could cost. */
@@ -170,7 +170,10 @@ static bool holds_one(int files_fd, const struct pk_packet_socket *sockets, size
         target[n] = '\0';
         if (strncmp(target, "socket:[", 8) != 0)
             continue;
-        unsigned long inode = strtoul(target + 8, NULL, 10);
+        target[strcspn(target, "]")] = '\0';
+        uint64_t inode = 0;
+        if (pk_parse_u64(target + 8, &inode, NULL) < 0)
+            continue;
         for (size_t i = 0; i < count && !found; i++)
             found = sockets[i].inode == inode;
     }
@@ -206,10 +209,10 @@ size_t pk_readers_find(int netns_fd, const struct pk_packet_socket *sockets, siz
     const struct dirent *entry;
     for (unsigned seen = 0; found < max && seen < PROCESSES_MAX && (entry = readdir(dir)) != NULL;
          seen++) {
-        if (!is_number(entry->d_name))
+        uint64_t number = 0;
+        if (!is_number(entry->d_name) || pk_parse_u64(entry->d_name, &number, NULL) < 0)
             continue;
-        /* The descriptor first: from then on the number cannot become another process's. */
-        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        pid_t pid = (pid_t)number;
         if (!is_reader(dirfd(dir), entry->d_name, &netns, sockets, count))
             continue;
         int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -236,14 +239,17 @@ char pk_reader_look(pid_t pid, uint64_t *ret_ticks)
         return 0;
     text[n] = '\0';
     /* The name before may hold anything, also brackets; after it, fields 3, 14 and 15 count. */
-    const char *rest = strrchr(text, ')');
+    char *rest = strrchr(text, ')'), *field = NULL, *left = NULL;
     char state = 0;
-    unsigned long user = 0, system = 0;
-    if (rest == NULL ||
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel's own numbers */
-        sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &state, &user,
-               &system) != 3)
+    if (rest == NULL)
         return 0;
-    *ret_ticks = user + system;
+    field = strtok_r(rest + 1, " ", &left);
+    for (unsigned at = 3; field != NULL && at <= 15; at++, field = strtok_r(NULL, " ", &left)) {
+        uint64_t ticks = 0;
+        if (at == 3)
+            state = field[0];
+        else if (at >= 14 && pk_parse_u64(field, &ticks, NULL) == 0)
+            *ret_ticks += ticks;
+    }
     return state;
 }

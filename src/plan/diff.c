@@ -44,6 +44,7 @@ struct diff {
     struct pk_plan *plan;
     size_t capacity;
     size_t restarts; /* of tools that have traffic */
+    size_t drained;  /* of these, in lanes that are drained before */
 };
 
 /* "No effect", apart from NULL, which is out of memory. */
@@ -259,14 +260,29 @@ static int remove_lanes(struct diff *diff)
 
 /* ---- units ---- */
 
+/* For how long the group's flows may stay where they are, in seconds; 0 = it does not drain. */
+static unsigned drain_seconds(const struct diff *diff, const char *name)
+{
+    const struct pk_group_desired *group = desired_group(diff, name);
+    const json_t *drain = group != NULL ? json_object_get(group->options, "drain") : NULL;
+    return (unsigned)((pk_json_int_or(drain, "deadlineMs", PK_DRAIN_DEFAULT_MS) + 999) / 1000);
+}
+
 /* The effect of a restart, if packets reach the tool now. NULL = out of memory, "" = none. */
-static char *restart_effect(struct diff *diff, const struct pk_unit *unit)
+static char *restart_effect(struct diff *diff, const struct pk_unit *unit, bool drains)
 {
     const struct pk_observed_group *group = observed_group(diff, unit->group);
     if (group == NULL || unit->lane >= PK_LANES_MAX || !group->lanes[unit->lane])
         return pk_strdup("");
     diff->restarts++;
     unsigned share = group_size(group);
+    if (drains) {
+        diff->drained++;
+        return pk_asprintf(
+            "lane %s/%u drains (%u s at most), then restarts: the other lanes take its "
+            "flows, none is cut before that",
+            unit->group, unit->lane, drain_seconds(diff, unit->group));
+    }
     if (tools_of_lane(diff, unit->group, unit->lane) > 1)
         return pk_asprintf(
             "%s in lane %s/%u restarts: it misses its share (1/%u) of the packets for "
@@ -282,10 +298,17 @@ static int change_unit(struct diff *diff, size_t index, const struct pk_observed
 {
     const struct pk_unit *unit = &diff->desired->units[index];
     /* A tool that does not run loses nothing more by being replaced. */
-    char *traffic = have->running ? restart_effect(diff, unit) : none();
-    return add_step_take(diff, PK_STEP_CHANGE, PK_STEP_UNIT, cause, index,
-                         pk_asprintf("%s/%u/%s", unit->group, unit->lane, unit->tool), reason,
-                         traffic);
+    const struct pk_observed_group *group = observed_group(diff, unit->group);
+    bool drains = cause == PK_CAUSE_CHANGED && have->running && group != NULL &&
+                  unit->lane < PK_LANES_MAX && group->lanes[unit->lane] && group_size(group) > 1 &&
+                  drain_seconds(diff, unit->group) > 0;
+    char *traffic = have->running ? restart_effect(diff, unit, drains) : none();
+    int r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_UNIT, cause, index,
+                          pk_asprintf("%s/%u/%s", unit->group, unit->lane, unit->tool), reason,
+                          traffic);
+    if (r >= 0)
+        diff->plan->steps[diff->plan->step_count - 1].drains = drains;
+    return r;
 }
 
 static int plan_unit(struct diff *diff, size_t index)
@@ -352,12 +375,16 @@ static bool same_lanes(const struct diff *diff, const struct pk_observed_group *
 }
 
 /* How a change of a group's lanes moves flows: Maglev moves little more than it must. */
-static char *slots_effect(unsigned before, unsigned after)
+static char *slots_effect(unsigned before, unsigned after, unsigned drain)
 {
     unsigned moved = before > after ? before - after : after - before;
     unsigned of = PK_MAX(before, after);
     if (before == 0 || moved == 0)
         return pk_strdup("");
+    if (drain > 0)
+        return pk_asprintf("about %u/%u of the slots move: new flows at once, known ones when they "
+                           "end, or after %u s",
+                           moved, of, drain);
     return pk_asprintf(
         "about %u/%u of the flows move to other lanes, whose tools see them from the "
         "middle",
@@ -374,7 +401,7 @@ static bool same_option(const json_t *want, const json_t *have, const char *key)
 static char *option_change(const struct pk_group_desired *want,
                            const struct pk_observed_group *have)
 {
-    static const char *const options[] = { "shunt", "overload" };
+    static const char *const options[] = { "shunt", "overload", "drain", "rebalance" };
     for (size_t i = 0; i < PK_ARRAY_SIZE(options); i++)
         if (!same_option(want->options, have->options, options[i]))
             return pk_asprintf("settings of %s changed", options[i]);
@@ -437,7 +464,7 @@ static int plan_groups(struct diff *diff)
         else
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_GROUP, PK_CAUSE_CHANGED, i,
                               pk_strdup(name), pk_asprintf("lanes %u -> %u", before, after),
-                              slots_effect(before, after));
+                              slots_effect(before, after, drain_seconds(diff, name)));
     }
     return r;
 }
@@ -558,7 +585,13 @@ static char *sum_traffic(const struct diff *diff)
 {
     PK_CLEANUP(pk_buf_done) struct pk_buf out = PK_BUF_INIT(TRAFFIC_MAX_BYTES);
     const struct pk_plan *plan = diff->plan;
-    if (diff->restarts > 1)
+    if (diff->restarts > 1 && diff->drained == diff->restarts)
+        (void)pk_buf_printf(
+            &out,
+            "%zu tools restart one after another, each when its lane has drained: no "
+            "flow is cut before its group's deadline",
+            diff->restarts);
+    else if (diff->restarts > 1)
         (void)pk_buf_printf(
             &out,
             "%zu tools restart one after another: each misses its lane's share of the "

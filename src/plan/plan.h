@@ -208,6 +208,7 @@ struct pk_step {
     char *name;    /* "analysis/0", "analysis/0/suricata", "analysis", "uplink" */
     char *reason;  /* "new", "values changed: home-net", "container is gone", ... */
     char *traffic; /* effect on traffic in words; "" = none */
+    bool drains;   /* a unit whose lane is drained before it is replaced */
     size_t index;  /* into desired (add, change) or observed (remove) of that kind; a group: into
                       desired->groups or observed->groups */
 };

@@ -43,5 +43,11 @@ json_t *pk_group_options(const struct pk_group_spec *group)
         bad |= json_object_set_new(
             json, "overload",
             json_pack("{s:b,s:b}", "shunt", group->overload.shunt, "shed", group->overload.shed));
+    if (group->drain != PK_DRAIN_DEFAULT_MS * PK_NSEC_PER_MS)
+        bad |= json_object_set_new(
+            json, "drain",
+            json_pack("{s:I}", "deadlineMs", (json_int_t)(group->drain / PK_NSEC_PER_MS)));
+    if (group->rebalance == PK_REBALANCE_OFF)
+        bad |= json_object_set_new(json, "rebalance", json_string("off"));
     return bad != 0 ? NULL : PK_TAKE(json);
 }

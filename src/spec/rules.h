@@ -8,6 +8,9 @@
 #define PK_SHUNT_IDLE_DEFAULT_S 60u
 
 /* What is done when the group's lanes cannot take it. */
+#define PK_DRAIN_DEFAULT_MS 30000
+#define PK_DRAIN_MAX_MS     3600000
+
 struct pk_overload_spec {
     bool shunt, shed;
 };

@@ -106,6 +106,8 @@ struct pk_shunt_rule_spec {
 };
 #define PK_SHUNT_PORTS_MAX 16
 
+enum pk_rebalance_mode { PK_REBALANCE_AUTO, PK_REBALANCE_OFF };
+
 enum pk_cpu_mode { PK_CPU_SHARED, PK_CPU_DEDICATED };
 
 struct pk_group_spec {
@@ -122,6 +124,8 @@ struct pk_group_spec {
     struct pk_shunt_rule_spec shunt;
     const struct pk_node *shunt_node;
     struct pk_overload_spec overload;
+    pk_nsec drain; /* how long flows may stay where they are; 0 = not at all */
+    enum pk_rebalance_mode rebalance;
     struct pk_tool_spec *tools;
     size_t tool_count;
     struct pk_pos pos;
@@ -151,8 +155,8 @@ json_t *pk_tap_options(const struct pk_tap_spec *tap);
 /* The inline tap that the group's tools stand in, or NULL. */
 const struct pk_tap_spec *pk_group_inline_tap(const struct pk_fleet_spec *fleet,
                                               const struct pk_group_spec *group);
-/* What the agent is told of a group besides its lanes: {"shunt":{..},"overload":{..}}, each where it
- * says something. New reference, NULL = out of memory. */
+/* What the agent is told of a group besides its lanes: {"shunt":{..},"overload":{..}}, each where
+ * it says something. New reference, NULL = out of memory. */
 json_t *pk_group_options(const struct pk_group_spec *group);
 /* The tenant's selectors as JSON, in canonical notation: {"name","vlans":[110,"100.200"],"vnis":[],
  * "greKeys":[],"erspanSessions":[],"prefixes":["10.20.0.0/16"]} without the empty ones. New

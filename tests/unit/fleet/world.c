@@ -184,11 +184,21 @@ ROUTE_FN(delete_group, "DELETE", "groups")
 ROUTE_FN(put_tap, "PUT", "taps")
 ROUTE_FN(delete_tap, "DELETE", "taps")
 
+/* Nothing flows here: a lane has drained at once. */
+static int put_drain(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    (void)arg;
+    (void)err;
+    return pk_http_reply_json_take(request, 200, json_object());
+}
+
 static const struct pk_http_route routes[] = {
     { "GET", "/v1/node", get_node, PK_ROUTE_PUBLIC },
     { "GET", "/v1/plane", get_plane, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/lanes/{name}/{index}", put_lane, PK_ROUTE_PUBLIC },
     { "DELETE", "/v1/fleets/{fleet}/lanes/{name}/{index}", delete_lane, PK_ROUTE_PUBLIC },
+    { "PUT", "/v1/fleets/{fleet}/lanes/{name}/{index}/drain", put_drain, PK_ROUTE_PUBLIC },
+    { "PUT", "/v1/fleets/{fleet}/lanes/{name}/{index}/report", put_drain, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/groups/{name}", put_group, PK_ROUTE_PUBLIC },
     { "DELETE", "/v1/fleets/{fleet}/groups/{name}", delete_group, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/taps/{name}", put_tap, PK_ROUTE_PUBLIC },
