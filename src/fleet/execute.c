@@ -322,10 +322,12 @@ static int do_group(struct pk_manager *manager, struct pk_fleet *fleet,
                     const struct pk_observed *observed, const struct pk_step *step,
                     struct pk_error *err)
 {
-    if (step->op == PK_STEP_REMOVE)
-        return pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "DELETE", NULL, NULL, err,
-                                   "/v1/fleets/%s/groups/%s", fleet->name,
-                                   observed->groups[step->index].name);
+    if (step->op == PK_STEP_REMOVE) {
+        const char *gone = observed->groups[step->index].name;
+        int r = pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "DELETE", NULL, NULL, err,
+                                    "/v1/fleets/%s/groups/%s", fleet->name, gone);
+        return r < 0 ? r : pk_sources_retire_shunts(manager, fleet->name, gone, err);
+    }
     const struct pk_desired *desired = fleet->desired;
     const char *group = desired->groups[step->index].name;
     PK_JSON lanes = json_array();

@@ -223,6 +223,9 @@ int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struc
 /* Those that are running, where the list was lost. */
 void pk_sources_ensure(struct pk_manager *manager, const struct pk_desired *desired);
 int pk_sources_retire(struct pk_manager *manager, const char *unit, struct pk_error *err);
+/* The group is gone, and with it the agent's records of its shunts end. */
+int pk_sources_retire_shunts(struct pk_manager *manager, const char *fleet, const char *group,
+                             struct pk_error *err);
 /* Forgets retired ones whose logs are gone. */
 void pk_sources_sweep(struct pk_manager *manager);
 

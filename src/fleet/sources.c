@@ -132,8 +132,49 @@ int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struc
     return r;
 }
 
+/* The agent's records of what it shunted, by group: no unit has a name with a '.' in it. */
+static char *shunts_name(const struct pk_manager *manager, const char *fleet, const char *group)
+{
+    return pk_asprintf("%s-%s-%s.shunts", manager->paths.tag, fleet, group);
+}
+
+static int add_shunts(struct pk_manager *manager, const char *fleet, const char *group,
+                      struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *name = shunts_name(manager, fleet, group);
+    PK_CLEANUP(pk_free_p) char *dir = name != NULL ? log_dir(manager, name) : NULL;
+    if (dir == NULL)
+        return pk_no_memory(err);
+    pk_manager_lock(manager);
+    const json_t *known = json_object_get(manager->sources, name);
+    int r = 0;
+    if (known == NULL || !pk_json_bool_or(known, "active", true)) {
+        json_t *source =
+            json_pack("{s:s,s:s,s:i,s:s,s:s,s:s,s:s,s:[{s:s,s:s}],s:b}", "fleet", fleet, "group",
+                      group, "lane", 0, "tool", "picket", "package", "", "version", "", "dir", dir,
+                      "logs", "glob", "shunt-*.json", "format", "eve", "active", 1);
+        r = json_object_set_new(manager->sources, name, source) < 0 ? pk_no_memory(err)
+                                                                    : write_file(manager, err);
+    }
+    pk_manager_unlock(manager);
+    return r;
+}
+
+int pk_sources_retire_shunts(struct pk_manager *manager, const char *fleet, const char *group,
+                             struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *name = shunts_name(manager, fleet, group);
+    return name == NULL ? pk_no_memory(err) : pk_sources_retire(manager, name, err);
+}
+
 void pk_sources_ensure(struct pk_manager *manager, const struct pk_desired *desired)
 {
+    for (size_t i = 0; i < desired->group_count; i++) {
+        struct pk_error err = { 0 };
+        if (add_shunts(manager, desired->fleet, desired->groups[i].name, &err) < 0)
+            pk_log_error(PK_LOG_INFO, "fleet", &err, "listing the shunts of group %s",
+                         desired->groups[i].name);
+    }
     for (size_t i = 0; i < desired->unit_count; i++) {
         const struct pk_unit *unit = &desired->units[i];
         struct pk_error err = { 0 };

@@ -420,16 +420,36 @@ static json_t *load_sources(const struct world *world)
     return json;
 }
 
+/* The tool's own; the agent's records of the group's shunts are another one. */
+static const json_t *source_of(const json_t *sources, const char *tool)
+{
+    size_t i;
+    json_t *source;
+    json_array_foreach(json_object_get(sources, "sources"), i, source)
+    {
+        if (strcmp(pk_json_string_or(source, "tool", ""), tool) == 0)
+            return source;
+    }
+    return NULL;
+}
+
 static void test_sources(void **state)
 {
     struct world *world = *state;
     struct life life;
     life_begin(&life, world, fake(world));
     life_apply_ok(&life, FLEET("1", ""));
-    PK_JSON sources = load_sources(world);
-    const json_t *list = json_object_get(sources, "sources");
-    assert_int_equal(json_array_size(list), 1);
-    const json_t *source = json_array_get(list, 0);
+    json_t *sources = load_sources(world);
+    for (unsigned i = 0; i < 200 && source_of(sources, "picket") == NULL; i++) {
+        pk_sleep_ms(50); /* listed by the next look at the fleet */
+        json_decref(sources);
+        sources = load_sources(world);
+    }
+    const json_t *source = source_of(sources, "picket");
+    assert_int_equal(json_array_size(json_object_get(sources, "sources")), 2);
+    assert_string_equal(pk_json_string_or(source, "fleet", ""), "edge");
+    assert_non_null(strstr(pk_json_string_or(source, "dir", ""), ".shunts/log"));
+    source = source_of(sources, "sniffer");
     assert_true(pk_json_bool_or(source, "active", false));
     assert_string_equal(pk_json_string_or(source, "package", ""), "sniffer");
     const json_t *log = json_array_get(json_object_get(source, "logs"), 0);
@@ -438,10 +458,13 @@ static void test_sources(void **state)
     (void)snprintf(path, sizeof(path), "%s/eve-1.json", pk_json_string_or(source, "dir", ""));
     assert_int_equal(pk_file_write(path, "{}\n", 3, 0644, NULL), 0);
 
+    json_decref(sources);
+
     remove_fleet(&life); /* the log stays, the source is listed until it is gone */
     assert_true(pk_file_exists(path));
     PK_JSON retired = load_sources(world);
-    source = json_array_get(json_object_get(retired, "sources"), 0);
+    assert_int_equal(json_array_size(json_object_get(retired, "sources")), 1);
+    source = source_of(retired, "sniffer");
     assert_false(pk_json_bool_or(source, "active", true));
     life_end(&life);
 
