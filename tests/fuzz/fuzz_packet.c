@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "fuzz.h"
 #include "packet/flow.h"
+#include "packet/fragment_memory.h"
 #include "packet/parse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -14,7 +15,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (memory == NULL) {
         memory = pk_fragment_memory_new();
         other = pk_fragment_memory_new();
+        FUZZ_CHECK(memory != NULL && other != NULL);
+        memory->time = 1;
     }
+    /* Both see one time, or what expires between the two calls would differ. */
+    other->time = memory->time += 1000000;
     enum pk_hash_mode mode = (enum pk_hash_mode)(size % 4 == 3 ? PK_HASH_FLOW : size % 4);
     uint32_t hash = 0, slow_hash = 0;
     unsigned reason = pk_flow_decide(memory, data, size, mode, 1, &hash);
