@@ -285,6 +285,20 @@ static int do_unit(struct pk_manager *manager, struct pk_fleet *fleet,
 
 /* ---- what the agent does ---- */
 
+/* What an inline lane stands between; NULL of another lane. */
+static json_t *inline_of(const struct pk_desired *desired, const struct pk_lane_desired *lane)
+{
+    for (size_t i = 0; lane->is_inline && i < desired->tap_count; i++) {
+        const struct pk_tap_desired *tap = &desired->taps[i];
+        const char *group = pk_json_string_or(json_array_get(tap->groups, 0), "name", "");
+        if (tap->kind == PK_TAP_INLINE && strcmp(group, lane->group) == 0)
+            return json_pack(
+                "{s:[s,s]}", "interfaces", tap->interface,
+                pk_json_string_or(json_object_get(tap->options, "inline"), "interface", ""));
+    }
+    return lane->is_inline ? json_true() : NULL;
+}
+
 static int do_lane(struct pk_manager *manager, const struct pk_fleet *fleet,
                    const struct pk_observed *observed, const struct pk_step *step,
                    struct pk_error *err)
@@ -299,7 +313,7 @@ static int do_lane(struct pk_manager *manager, const struct pk_fleet *fleet,
     PK_JSON answer = NULL;
     int r = pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT",
                                 json_pack("{s:I,s:o*}", "mtu", (json_int_t)lane->mtu, "inline",
-                                          lane->is_inline ? json_true() : NULL),
+                                          inline_of(fleet->desired, lane)),
                                 &answer, err, "/v1/fleets/%s/lanes/%s/%u", fleet->name, lane->group,
                                 lane->index);
     if (r < 0)

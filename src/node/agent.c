@@ -363,6 +363,7 @@ int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t 
         r = put_new_lane(agent, lane, err);
         old = lane;
     } else {
+        memcpy(old->fits, lane->fits, sizeof(old->fits)); /* saved with the next change */
         r = put_old_lane(agent, old, lane->mtu, err);
         pk_lane_free(lane);
     }

@@ -22,6 +22,46 @@
 
 /* ---- lanes ---- */
 
+int pk_inline_lane_parse(const json_t *json, struct pk_lane *lane, struct pk_error *err)
+{
+    static const char *const keys[] = { "interfaces" };
+    lane->is_inline = json != NULL && !json_is_false(json);
+    if (json == NULL || json_is_boolean(json))
+        return 0;
+    int r = pk_check_keys("lane: inline", json, keys, PK_ARRAY_SIZE(keys), err);
+    const json_t *list = json_object_get(json, "interfaces");
+    if (r == 0 && json_array_size(list) != PK_SIDES)
+        r = pk_fail(err, PK_E_INVALID, "lane: inline: 'interfaces' must be a list of two");
+    for (size_t i = 0; r == 0 && i < PK_SIDES; i++) {
+        const json_t *item = json_array_get(list, i);
+        const char *name = json_is_string(item) ? json_string_value(item) : "";
+        if (!pk_node_is_interface_name(name))
+            r = pk_fail(err, PK_E_INVALID, "lane: inline: '%.40s' is no name of an interface",
+                        name);
+        else
+            (void)snprintf(lane->fits[i], sizeof(lane->fits[i]), "%s", name);
+    }
+    return r;
+}
+
+json_t *pk_inline_lane_options(const struct pk_lane *lane)
+{
+    if (lane->fits[0][0] != '\0')
+        return json_pack("{s:[s,s]}", "interfaces", lane->fits[0], lane->fits[1]);
+    return lane->is_inline ? json_true() : NULL;
+}
+
+unsigned pk_inline_lane_mtu(const struct pk_agent *agent, const struct pk_lane *lane)
+{
+    unsigned mtu = 0;
+    for (size_t i = 0; i < PK_SIDES; i++) {
+        struct pk_link link;
+        if (lane->fits[i][0] != '\0' && pk_link_get(agent->nl, lane->fits[i], &link, NULL) == 0)
+            mtu = PK_MAX(mtu, PK_MIN(link.mtu, PK_NODE_MTU_MAX));
+    }
+    return mtu;
+}
+
 int pk_inline_lane_attach(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
 {
     const struct pk_broker_inline_lane ends = {
@@ -161,6 +201,10 @@ int pk_inline_tap_check(const struct pk_tap *tap, struct pk_error *err)
     if (tap->targets.target_count != 1 || tap->targets.target_list[0].tenant != NULL) {
         (void)pk_fail(err, PK_E_INVALID, "inline tap: its packets go through one group");
         return pk_hint(err, "name one group; others can read a mirror of the traffic");
+    }
+    if (tap->targets.tenant_count != 0) {
+        (void)pk_fail(err, PK_E_INVALID, "inline tap: it has tenants");
+        return pk_hint(err, "leave 'tenants' empty: all packets go through one group");
     }
     if (json_object_get(json_array_get(tap->targets.groups, 0), "filter") != NULL) {
         (void)pk_fail(err, PK_E_INVALID, "inline tap: its group has a filter");

@@ -154,6 +154,7 @@ struct pk_lane {
     unsigned index;
     unsigned mtu; /* 0 = as large as its group's taps need */
     bool is_inline;
+    char fits[PK_SIDES][16]; /* of an inline lane: interfaces that its tap is to have, "" = any */
     /* what there is */
     unsigned live_mtu;
     char *netns_path;
@@ -351,6 +352,11 @@ json_t *pk_inline_tap_status(const struct pk_agent *agent, const struct pk_tap *
 json_t *pk_inline_lane_status(const struct pk_lane *lane, const json_t *counters);
 /* Notes, and tells, when packets begin to go past the lane's tool, or through it again. */
 void pk_inline_lane_watch(struct pk_agent *agent, struct pk_lane *lane);
+/* "inline" of a lane: true, or {"interfaces":[NAME,NAME]}, whose packets must fit from the start: a
+ * tool learns the MTU when it begins. */
+int pk_inline_lane_parse(const json_t *json, struct pk_lane *lane, struct pk_error *err);
+json_t *pk_inline_lane_options(const struct pk_lane *lane);
+unsigned pk_inline_lane_mtu(const struct pk_agent *agent, const struct pk_lane *lane);
 int pk_inline_lane_attach(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
 /* Do packets get through the lane's tool, in both directions, since its readers were seen? */
 int pk_inline_lane_answers(struct pk_agent *agent, struct pk_lane *lane, bool *ret_answers,

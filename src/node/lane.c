@@ -51,6 +51,8 @@ static unsigned wanted_mtu(const struct pk_agent *agent, const struct pk_lane *l
     unsigned mtu = PK_MAX(lane->live_mtu, MTU_LEAST);
     if (lane->mtu != 0)
         return lane->mtu;
+    if (lane->is_inline)
+        mtu = PK_MAX(mtu, pk_inline_lane_mtu(agent, lane));
     for (size_t i = 0; i < agent->plane.tap_count; i++) {
         const struct pk_tap *tap = agent->plane.taps[i];
         if (strcmp(tap->fleet, lane->fleet) == 0 && pk_targets_have(&tap->targets, lane->group))

@@ -355,13 +355,13 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
         r = pk_check_uint("lane", body, "mtu", 0, PK_NODE_MTU_MAX, 1500, &mtu, err);
     if (r == 0 && mtu != 0) /* 0: as large as its group's taps need */
         r = pk_check_uint("lane", body, "mtu", PK_NODE_MTU_MIN, PK_NODE_MTU_MAX, 0, &mtu, err);
-    const json_t *is_inline = json_object_get(body, "inline");
-    if (r == 0 && is_inline != NULL && !json_is_boolean(is_inline))
-        r = pk_fail(err, PK_E_INVALID, "lane: 'inline' must be true or false");
+    PK_CLEANUP(pk_lane_free_p) struct pk_lane *lane = NULL;
     if (r == 0)
-        r = pk_lane_new(tag, fleet, group, index, (unsigned)mtu, ret_lane, err);
+        r = pk_lane_new(tag, fleet, group, index, (unsigned)mtu, &lane, err);
     if (r == 0)
-        (*ret_lane)->is_inline = json_is_true(is_inline);
+        r = pk_inline_lane_parse(json_object_get(body, "inline"), lane, err);
+    if (r == 0)
+        *ret_lane = PK_TAKE(lane);
     return r;
 }
 
@@ -499,8 +499,8 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
     static const char *const interface_keys[] = { "kind",   "interface", "nic",   "group",
                                                   "groups", "tenants",   "tunnel" };
     static const char *const replay_keys[] = { "kind", "mtu", "group", "groups", "tenants" };
-    static const char *const inline_keys[] = { "kind",  "interface", "nic",
-                                               "group", "groups",    "inline" };
+    static const char *const inline_keys[] = { "kind",   "interface", "nic",   "group",
+                                               "groups", "tenants",   "inline" };
     const char *kind = NULL, *interface = NULL;
     struct pk_tap_inline other = { 0 };
     uint64_t mtu = 0;
@@ -801,7 +801,7 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
         bad |= json_array_append_new(
             lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*},s:o*}", "fleet", lane->fleet, "group",
                              lane->group, "index", (int)lane->index, "spec", "mtu", (int)lane->mtu,
-                             "inline", lane->is_inline ? json_true() : NULL, "drained",
+                             "inline", pk_inline_lane_options(lane), "drained",
                              lane->drained ? json_true() : NULL));
     }
     for (size_t i = 0; i < plane->group_count; i++) {
