@@ -57,6 +57,32 @@ static unsigned usable_cpus(unsigned *cpus)
 }
 
 /* Something the machine must have for a tap. Faults carry the tap's position. */
+/* The taps' interfaces: the second of an inline tap, as the agent is told of it; else "". */
+static const char *second_interface(const json_t *options)
+{
+    return pk_json_string_or(json_object_get(options, "inline"), "interface", "");
+}
+
+static bool has_interface(const json_t *interfaces, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(interfaces, i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Does the agent's tap have it? */
+static bool tap_has_interface(const json_t *row, const char *name)
+{
+    return name[0] != '\0' &&
+           (strcmp(pk_json_string_or(row, "interface", ""), name) == 0 ||
+            strcmp(second_interface(json_object_get(row, "options")), name) == 0);
+}
+
 static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *spec,
                        const json_t *inventory, const json_t *plane, struct pk_errors *errors)
 {
@@ -75,13 +101,15 @@ static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *s
     for (size_t t = 0; t < spec->tap_count; t++) {
         const struct pk_tap_spec *tap = &spec->taps[t];
         struct pk_error err = { 0 };
-        bool found = !pk_tap_has_interface(tap->kind);
-        json_array_foreach(interfaces, i, row) found =
-            found || strcmp(pk_json_string_or(row, "name", ""), tap->interface) == 0;
-        if (!found) {
+        const char *first = pk_tap_has_interface(tap->kind) ? tap->interface : "";
+        const char *second = tap->kind == PK_TAP_INLINE ? tap->pair.interfaces.list[1] : "";
+        const char *missing = first[0] != '\0' && !has_interface(interfaces, first)     ? first
+                              : second[0] != '\0' && !has_interface(interfaces, second) ? second
+                                                                                        : NULL;
+        if (missing != NULL) {
             pk_fail(&err, PK_E_NOTFOUND, "tap %s: this machine has no interface %s", tap->name,
-                    tap->interface);
-            const char *closest = pk_str_closest(tap->interface, names, count);
+                    missing);
+            const char *closest = pk_str_closest(missing, names, count);
             if (closest != NULL)
                 (void)pk_hint(&err, "did you mean %s?", closest);
             else
@@ -90,11 +118,13 @@ static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *s
         json_array_foreach(json_object_get(plane, "taps"), i, row)
         {
             const char *owner = pk_json_string_or(row, "fleet", "");
-            if (!pk_tap_has_interface(tap->kind) || strcmp(owner, spec->name) == 0 ||
-                strcmp(pk_json_string_or(row, "interface", ""), tap->interface) != 0)
+            const char *taken = tap_has_interface(row, first)    ? first
+                                : tap_has_interface(row, second) ? second
+                                                                 : NULL;
+            if (strcmp(owner, spec->name) == 0 || taken == NULL)
                 continue;
             pk_fail(&err, PK_E_CONFLICT, "tap %s: interface %s is taken by tap %s of fleet %s",
-                    tap->name, tap->interface, pk_json_string_or(row, "name", ""), owner);
+                    tap->name, taken, pk_json_string_or(row, "name", ""), owner);
             (void)pk_hint(&err, "an interface belongs to one tap: add the group to fleet %s",
                           owner);
         }
@@ -475,16 +505,14 @@ static int preflight(struct pk_manager *manager, const struct pk_desired *desire
         return r;
     for (size_t i = 0; i < desired->tap_count; i++) {
         const struct pk_tap_desired *tap = &desired->taps[i];
-        bool found = !pk_tap_has_interface(tap->kind);
-        size_t n;
-        json_t *row;
-        json_array_foreach(json_object_get(inventory, "interfaces"), n, row)
-        {
-            found |= strcmp(pk_json_string_or(row, "name", ""), tap->interface) == 0;
-        }
-        if (!found) {
+        const json_t *interfaces = json_object_get(inventory, "interfaces");
+        const char *const names[] = { pk_tap_has_interface(tap->kind) ? tap->interface : "",
+                                      second_interface(tap->options) };
+        for (size_t n = 0; n < PK_ARRAY_SIZE(names); n++) {
+            if (names[n][0] == '\0' || has_interface(interfaces, names[n]))
+                continue;
             pk_fail(err, PK_E_NOTFOUND, "tap %s: this machine has no interface %s", tap->name,
-                    tap->interface);
+                    names[n]);
             return pk_hint(err, "make the interface, or name another in the fleet file");
         }
     }

@@ -71,6 +71,8 @@ static int set_up(struct pk_agent *agent, struct pk_tap *tap, const char *name,
     unsigned on = 0, off = PK_OFFLOAD_LRO | (spec.vlan == PK_NIC_OFF ? PK_OFFLOAD_RX_VLAN : 0) |
                            (spec.merge == PK_NIC_OFF ? PK_OFFLOAD_GRO : 0);
     int r = 0;
+    if (tap->kind == PK_TAP_INLINE) /* packets go on: they leave as they came */
+        off |= PK_OFFLOADS_TAP;
     if (!before->applied)
         r = pk_nic_apply(agent->ioctl_fd, name, &spec, before->tried, &before->tried_count, err);
     if (r < 0)
