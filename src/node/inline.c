@@ -380,6 +380,6 @@ json_t *pk_inline_tap_status(const struct pk_agent *agent, const struct pk_tap *
         json_decref(json);
         return NULL;
     }
-    return json_pack("{s:I,s:I,s:I,s:o,s:{s:o}}", "packets", packets, "bytes", bytes, "dropped",
-                     dropped, "inline", json, "options", "inline", pk_inline_tap_options(tap));
+    return json_pack("{s:I,s:I,s:I,s:o}", "packets", packets, "bytes", bytes, "dropped", dropped,
+                     "inline", json);
 }

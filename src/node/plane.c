@@ -488,7 +488,8 @@ json_t *pk_tap_options_to_json(const struct pk_tap *tap)
 {
     PK_JSON nic = pk_nic_spec_to_json(&tap->nic);
     PK_JSON tunnel = tap->kind == PK_TAP_TUNNEL ? pk_tunnel_to_json(&tap->tunnel) : NULL;
-    return json_pack("{s:O*,s:O*}", "tunnel", tunnel, "nic",
+    PK_JSON pair = tap->kind == PK_TAP_INLINE ? pk_inline_tap_options(tap) : NULL;
+    return json_pack("{s:O*,s:O*,s:O*}", "tunnel", tunnel, "inline", pair, "nic",
                      json_object_size(nic) > 0 ? nic : NULL);
 }
 
@@ -761,9 +762,7 @@ static json_t *tap_spec_to_json(const struct pk_tap *tap)
     PK_JSON options = pk_tap_options_to_json(tap);
     PK_JSON json =
         json_pack("{s:s,s:s}", "kind", pk_node_tap_kinds[tap->kind], "interface", tap->interface);
-    if (json_object_update(json, options) < 0 ||
-        (tap->kind == PK_TAP_INLINE &&
-         json_object_set_new(json, "inline", pk_inline_tap_options(tap)) < 0))
+    if (json_object_update(json, options) < 0)
         return NULL;
     return PK_TAKE(json);
 }
@@ -799,10 +798,10 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
     for (size_t i = 0; i < plane->lane_count; i++) {
         const struct pk_lane *lane = plane->lanes[i];
         bad |= json_array_append_new(
-            lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*},s:o*}", "fleet", lane->fleet, "group",
-                             lane->group, "index", (int)lane->index, "spec", "mtu", (int)lane->mtu,
-                             "inline", pk_inline_lane_options(lane), "drained",
-                             lane->drained ? json_true() : NULL));
+            lanes,
+            json_pack("{s:s,s:s,s:i,s:{s:i,s:o*},s:o*}", "fleet", lane->fleet, "group", lane->group,
+                      "index", (int)lane->index, "spec", "mtu", (int)lane->mtu, "inline",
+                      pk_inline_lane_options(lane), "drained", lane->drained ? json_true() : NULL));
     }
     for (size_t i = 0; i < plane->group_count; i++) {
         const struct pk_group *group = plane->groups[i];
