@@ -227,6 +227,11 @@ static double rounded(double value, double unit)
     return (double)(int64_t)(value / unit + (value < 0 ? -0.5 : 0.5)) * unit;
 }
 
+static json_int_t whole(double value)
+{
+    return (json_int_t)rounded(value, 1);
+}
+
 static int measure_size(struct bench_rig *rig, struct bench_way *ways, size_t count,
                         unsigned floor_wire, unsigned size, json_t *baseline, json_t *rows,
                         struct pk_error *err)
@@ -263,21 +268,21 @@ static int measure_size(struct bench_rig *rig, struct bench_way *ways, size_t co
     if (r < 0)
         return r;
     if (rig->groups == rig->options->groups_from)
-        json_array_append_new(baseline, json_pack("{s:s, s:f, s:f}", "size", size_name(size, name),
-                                                  "generator", rounded(median(made), 1), "hop",
-                                                  rounded(median(hops), 1)));
+        json_array_append_new(baseline, json_pack("{s:s, s:I, s:I}", "size", size_name(size, name),
+                                                  "generator", whole(median(made)), "hop",
+                                                  whole(median(hops))));
     for (size_t i = 0; i < count; i++) {
         if (!ways[i].available)
             continue;
         double raw = median(series[i].raw);
-        json_array_append_new(
-            rows,
-            json_pack("{s:s, s:i, s:s, s:f, s:f, s:f, s:f, s:I, s:I}", "way", ways[i].kind->name,
-                      "groups", rig->groups, "size", size_name(size, name), "ns",
-                      rounded(median(series[i].net), 1), "rawNs", rounded(raw, 1), "loss",
-                      rounded(median(series[i].loss), 0.01), "perCpuSecond",
-                      rounded(raw > 0 ? 1e9 / raw : 0, 1000), "sent", (json_int_t)series[i].sent,
-                      "delivered", (json_int_t)series[i].delivered));
+        json_array_append_new(rows, json_pack("{s:s, s:i, s:s, s:I, s:I, s:f, s:I, s:I, s:I}",
+                                              "way", ways[i].kind->name, "groups", rig->groups,
+                                              "size", size_name(size, name), "ns",
+                                              whole(median(series[i].net)), "rawNs", whole(raw),
+                                              "loss", rounded(median(series[i].loss), 0.01),
+                                              "perCpuSecond", whole(raw > 0 ? 1e9 / raw : 0),
+                                              "sent", (json_int_t)series[i].sent, "delivered",
+                                              (json_int_t)series[i].delivered));
     }
     return 0;
 }

@@ -178,10 +178,10 @@ static const struct pk_table_column columns[] = {
     { "WAY", "way", 1, false, NULL, false },
     { "GROUPS", "groups", 1, true, NULL, false },
     { "SIZE", "size", 1, true, NULL, false },
-    { "NS/PACKET", "ns", 1, true, "count", false },
+    { "NS/PACKET", "ns", 1, true, NULL, false },
     { "LOSS", "lossText", 1, true, NULL, false },
     { "PER CPU SECOND", "perCpuSecond", 2, true, "count", false },
-    { "RAW NS", "rawNs", 0, true, "count", false },
+    { "RAW NS", "rawNs", 0, true, NULL, false },
     { "ISOLATION", "isolation", 3, false, NULL, true },
 };
 
