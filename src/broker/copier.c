@@ -9,11 +9,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/ethtool.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -138,6 +141,51 @@ int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, s
     if (bpf_obj_pin(program, path) < 0)
         return pk_fail_errno(err, errno, "cannot pin %s", path);
     return 0;
+}
+
+/* ---- tags ---- */
+
+#define FEATURES_MAX 256u
+
+static int ethtool(int fd, unsigned ifindex, void *command)
+{
+    struct ifreq ask = { 0 };
+    if (if_indextoname(ifindex, ask.ifr_name) == NULL)
+        return -1;
+    ask.ifr_data = command;
+    return ioctl(fd, SIOCETHTOOL, &ask);
+}
+
+/* The kernel takes the outermost tag out of a packet that goes up, and a veth end that says it can
+ * put it back passes it on beside the packet instead. */
+void pk_copier_keep_tags(unsigned ifindex)
+{
+    struct {
+        struct ethtool_gstrings head;
+        char names[FEATURES_MAX][ETH_GSTRING_LEN];
+    } strings = { .head = { .cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES } };
+    struct {
+        struct ethtool_sset_info head;
+        uint32_t count;
+    } size = { .head = { .cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_FEATURES } };
+    struct {
+        struct ethtool_sfeatures head;
+        struct ethtool_set_features_block blocks[FEATURES_MAX / 32];
+    } off = { .head = { .cmd = ETHTOOL_SFEATURES } };
+    struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
+    PK_CLEANUP(pk_close_p) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ethtool(fd, ifindex, &driver) < 0 || strcmp(driver.driver, "veth") != 0 ||
+        ethtool(fd, ifindex, &size) < 0 || size.count > FEATURES_MAX)
+        return; /* a NIC puts the tag where it belongs */
+    strings.head.len = size.count;
+    if (ethtool(fd, ifindex, &strings) < 0)
+        return;
+    off.head.size = (size.count + 31) / 32;
+    for (uint32_t i = 0; i < size.count; i++)
+        if (strcmp(strings.names[i], "tx-vlan-hw-insert") == 0 ||
+            strcmp(strings.names[i], "tx-vlan-stag-hw-insert") == 0)
+            off.blocks[i / 32].valid |= 1u << i % 32;
+    (void)ethtool(fd, ifindex, &off);
 }
 
 /* ---- and away ---- */

@@ -70,6 +70,8 @@ int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex,
                      struct pk_error *err);
 /* Wherever the tap has one. Absent is success. */
 int pk_copier_remove(struct pk_broker *broker, uint32_t tap, struct pk_error *err);
+/* Copies shall come to this end of a lane with their tags in place, as redirected packets do. */
+void pk_copier_keep_tags(unsigned ifindex);
 /* By the name of its pin. */
 bool pk_copier_is_pin(const char *name);
 int pk_copier_drop(const char *pin_dir, const char *name, struct pk_error *err);

@@ -196,6 +196,7 @@ int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_
     r = pk_lane_end_attach(&end, err);
     if (r < 0)
         return pk_wrap(err, "lane %s", key);
+    pk_copier_keep_tags(host_ifindex);
     /* Last, since packets come from here on. */
     uint32_t port = 0;
     if (bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) < 0 || port != host_ifindex)

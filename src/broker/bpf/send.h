@@ -138,28 +138,38 @@ __attribute__((noinline)) int pk_count_copy(__u32 group, __u32 lane, __u32 outco
     return 1;
 }
 
+/* The lanes of the packet at hand: not on the stack, which is short. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct pk_copies);
+} pk_own_copies SEC(".maps");
+
 static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *packet,
                                         struct pk_tap_counters *tap, __u32 channel)
 {
-    __u32 first = instance.channels[channel & (PK_CHANNELS - 1)].targets;
-    __u32 count = instance.channels[channel & (PK_CHANNELS - 1)].count;
-    __u32 combo = instance.channels[channel & (PK_CHANNELS - 1)].combo;
+    const volatile struct pk_channel *of = &instance.channels[channel & (PK_CHANNELS - 1)];
+    __u32 first = of->targets, combo = of->combo, zero = 0;
     __u32 size = packet->size, lanes = 0, last = PK_NO_LANE, unwanted = 0, unknown = 0;
-    struct pk_copies to = { .magic = PK_COPIES_MAGIC, .size = (__u16)size };
-#pragma unroll
+    struct pk_copies *to = bpf_map_lookup_elem(&pk_own_copies, &zero);
+    if (!to)
+        return XDP_DROP;
+    to->magic = PK_COPIES_MAGIC;
+    to->size = (__u16)size;
+#pragma clang loop unroll(disable)
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {
-        to.lane[i] = PK_NO_LANE;
-        if (i >= count)
+        to->lane[i] = PK_NO_LANE;
+        if (i >= of->count)
             continue;
         __u32 lane = (__u32)pk_lane_of_target(ctx, packet, first + i);
-        unwanted += lane == PK_NO_LANE_WANTED;
+        unwanted |= lane == PK_NO_LANE_WANTED;
         if (lane >= PK_LANES_MAX)
             continue;
-        __u32 digit = instance.digits[lane];
-        to.lane[i] = (__u16)lane;
-        to.group[i] = instance.targets[(first + i) & (PK_GROUPS_MAX - 1)].group;
-        combo += digit;
-        unknown |= digit == 0;
+        to->lane[i] = (__u16)lane;
+        to->group[i] = instance.targets[(first + i) & (PK_GROUPS_MAX - 1)].group;
+        combo += instance.digits[lane];
+        unknown |= instance.digits[lane] == 0;
         last = lane;
         lanes++;
     }
@@ -173,9 +183,8 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
     int action = XDP_DROP, frags = has_frags(ctx, size);
     if (lanes == 1 && (instance.redirects_frags || !frags)) {
         action = (int)bpf_redirect_map(&pk_ports, last, XDP_DROP);
-    } else if (lanes == 1 || frags || unknown || size > PK_BROADCAST_MAX ||
-               instance.channels[channel & (PK_CHANNELS - 1)].copied) {
-        action = hand_over(ctx, &to);
+    } else if (lanes == 1 || frags || unknown || size > PK_BROADCAST_MAX || of->copied) {
+        action = hand_over(ctx, to);
     } else {
         void *map = bpf_map_lookup_elem(&pk_own_combos, &combo);
         if (map)
@@ -191,10 +200,10 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
         tap->reasons[PK_REASON_NOT_SENT]++;
         tap->dropped++;
     }
-#pragma unroll
+#pragma clang loop unroll(disable)
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++)
-        if (to.lane[i] != PK_NO_LANE)
-            pk_count_copy(to.group[i], to.lane[i], outcome, size);
+        if (to->lane[i] != PK_NO_LANE)
+            pk_count_copy(to->group[i], to->lane[i], outcome, size);
     return action;
 }
 

@@ -213,13 +213,14 @@ static __always_inline void count_outcome(struct pk_group_counters *count, __u32
 }
 
 /* SHUNT: is the group to see no more of the packet's flow? */
-static __always_inline int is_shunted(struct xdp_md *ctx, struct pk_packet *packet, __u32 group)
+__attribute__((noinline)) int pk_is_shunted(struct xdp_md *ctx, struct pk_packet *packet,
+                                            __u32 group)
 {
     __u32 zero = 0;
-    struct pk_shunt_packet shunted = { 0 };
-    if (!(packet->shunts >> group & 1) || (!packet->parsed && !pk_parse_flow(ctx, packet)))
+    if (!packet || (!packet->parsed && !pk_parse_flow(ctx, packet)))
         return 0;
     struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    struct pk_shunt_packet shunted = { 0 };
     return parser && pk_shunt_packet_set(&shunted, &parser->flow, packet->size, group) &&
            pk_shunt_takes(&shunted);
 }
@@ -249,7 +250,7 @@ static __always_inline __u32 target_lane(struct xdp_md *ctx, struct pk_packet *p
         count_outcome(count, PK_OUTCOME_FILTERED, size);
         return PK_NO_LANE_WANTED;
     }
-    if (packet->shunts && is_shunted(ctx, packet, group)) {
+    if ((packet->shunts >> (group & 63) & 1) && pk_is_shunted(ctx, packet, group)) {
         count_outcome(count, PK_OUTCOME_SHUNTED, size);
         return PK_NO_LANE_WANTED;
     }

@@ -9,6 +9,8 @@ struct stack {
     uint8_t *room;
     size_t start;  /* of what is there, which ends at ENCAP_ROOM */
     uint16_t type; /* EtherType of what is at the start; TEB = an Ethernet frame */
+    struct encap_numbers numbers;
+    bool are_few; /* numbers are below ENCAP_NUMBERS */
 };
 #define TEB 0x6558
 
@@ -82,6 +84,20 @@ static void push_labels(struct stack *stack)
     stack->type = 0x8847;
 }
 
+/* A tunnel's number of some bytes, of which p has the last one. */
+static uint32_t number(struct stack *stack, uint8_t *p, size_t size)
+{
+    uint32_t value = 0;
+    randomise(stack, p - size + 1, size);
+    if (stack->are_few) {
+        memset(p - size + 1, 0, size);
+        *p = (uint8_t)frames_below(stack->rng, ENCAP_NUMBERS);
+    }
+    for (size_t i = 0; i < size; i++)
+        value = value << 8 | p[i - size + 1];
+    return value;
+}
+
 static void push_ip(struct stack *stack, const struct encap_outer *outer, uint8_t protocol)
 {
     size_t payload = size_of(stack);
@@ -150,7 +166,8 @@ static void push_gre(struct stack *stack, const struct encap_outer *outer, uint1
     }
     if (flip(stack)) {
         flags |= 0x2000;
-        push_random(stack, 4);
+        stack->numbers.has_gre_key = true;
+        stack->numbers.gre_key = number(stack, push(stack, 4) + 3, 4);
     }
     if (flip(stack))
         flags |= 0x8000;
@@ -199,7 +216,8 @@ static void push_geneve(struct stack *stack, const struct encap_outer *outer)
     p[0] = (uint8_t)words;
     p[1] = flip(stack) ? 0x40 : 0;
     set16(p + 2, stack->type);
-    randomise(stack, p + 4, 3);
+    stack->numbers.has_vni = true;
+    stack->numbers.vni = number(stack, p + 6, 3);
     push_udp(stack, outer, 6081);
 }
 
@@ -239,6 +257,14 @@ static void push_pptp(struct stack *stack, const struct encap_outer *outer)
     push_ip(stack, outer, 47);
 }
 
+static void session(struct stack *stack, uint8_t *p)
+{
+    if (stack->are_few)
+        set16(p, frames_below(stack->rng, 64) << 10 | frames_below(stack->rng, ENCAP_NUMBERS));
+    stack->numbers.has_session = true;
+    stack->numbers.session = (uint16_t)((p[0] & 3) << 8 | p[1]);
+}
+
 static void push_erspan3(struct stack *stack, const struct encap_outer *outer)
 {
     bool more = flip(stack);
@@ -247,6 +273,7 @@ static void push_erspan3(struct stack *stack, const struct encap_outer *outer)
     uint8_t *p = push(stack, 12);
     randomise(stack, p, 12);
     p[0] = (uint8_t)(0x20 | (p[0] & 15));
+    session(stack, p + 2);
     p[10] &= 0x83; /* an Ethernet frame */
     p[11] = (uint8_t)((p[11] & 0xfe) | more);
     push_gre(stack, outer, 0x22eb, 1);
@@ -255,7 +282,8 @@ static void push_erspan3(struct stack *stack, const struct encap_outer *outer)
 static void push_vxlan(struct stack *stack, const struct encap_outer *outer, bool is_gpe)
 {
     uint8_t *p = push(stack, 8);
-    randomise(stack, p + 4, 3);
+    stack->numbers.has_vni = true;
+    stack->numbers.vni = number(stack, p + 6, 3);
     p[0] = is_gpe ? 0x0c : 0x08;
     if (is_gpe)
         p[3] = stack->type == 0x0800 ? 1 : stack->type == 0x86dd ? 2 : stack->type == TEB ? 3 : 5;
@@ -296,6 +324,7 @@ size_t encap_wrap(struct frames_rng *rng, enum encap kind, const struct encap_ou
     static uint8_t room[ENCAP_ROOM];
     struct stack made = { .rng = rng, .room = room, .start = ENCAP_ROOM - len, .type = TEB };
     struct stack *stack = &made;
+    made.are_few = outer->numbers != NULL;
     memcpy(room + made.start, frame, len);
 
     /* What goes in: an Ethernet frame, an IP packet, or either. */
@@ -378,6 +407,7 @@ size_t encap_wrap(struct frames_rng *rng, enum encap kind, const struct encap_ou
     case ENCAP_ERSPAN2: {
         uint8_t *p = push_random(stack, 8);
         p[0] = (uint8_t)(0x10 | (p[0] & 15));
+        session(stack, p + 2);
         push_gre(stack, outer, 0x88be, 1);
         break;
     }
@@ -411,6 +441,9 @@ size_t encap_wrap(struct frames_rng *rng, enum encap kind, const struct encap_ou
         return 0;
     }
     push_ethernet(stack);
+    const struct encap_numbers *numbers = &made.numbers;
+    if (made.are_few && (numbers->has_vni || numbers->has_gre_key || numbers->has_session))
+        *outer->numbers = *numbers;
     memcpy(out, room + made.start, size_of(stack));
     return size_of(stack);
 }

@@ -40,11 +40,22 @@ const char *encap_name(enum encap kind);
 /* Has it addresses of its own, so that it may be cut into fragments? */
 bool encap_is_tunnel(enum encap kind);
 
+/* What numbers a tunnel has; numbers of the same tunnel, so that a GRE key and an ERSPAN session
+ * may come together. */
+struct encap_numbers {
+    bool has_vni, has_gre_key, has_session;
+    uint32_t vni;
+    uint32_t gre_key;
+    uint16_t session;
+};
+#define ENCAP_NUMBERS 8u /* where they are asked for, they are below this */
+
 /* Ends and datagram of a tunnel; frames_flow_random() may fill ends. */
 struct encap_outer {
     struct frames_flow ends;
     uint32_t id;
-    uint8_t fragment; /* 0 = whole, 1 = a first fragment */
+    uint8_t fragment;              /* 0 = whole, 1 = a first fragment */
+    struct encap_numbers *numbers; /* may be NULL; set where the encapsulation has any */
 };
 
 #define ENCAP_ROOM (FRAMES_ROOM + 2048)

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Several groups and tenants of one tap, with real packets. */
+#include "pk_test.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <jansson.h>
+
+#include "base/alloc.h"
+#include "encap.h"
+#include "net.h"
+#include "plane.h"
+
+/* ---- each group gets each packet once ---- */
+
+static void every_size_reaches_every_group(void **state)
+{
+    (void)state;
+    struct plane plane;
+    plane_up(&plane, 3, 2, 9000);
+    const char *names[] = { "g0", "g1", "g2" };
+    plane_attach(&plane, NULL, 0, names, NULL, 3);
+    unsigned sent = 0;
+    uint64_t bytes = 0;
+    static uint8_t frame[16384];
+    for (size_t len = 60; len <= 9014; len += len > 2900 && len < 4200 ? 1 : 13) {
+        plane_frame(frame, len, (uint16_t)len, sent);
+        assert_int_equal(net_send(plane.sender, frame, len), 0);
+        bytes += len;
+        sent++;
+        if (sent % 50 == 0)
+            plane_receive(&plane);
+    }
+    plane_receive(&plane);
+    for (unsigned group = 0; group < 3; group++) {
+        for (unsigned i = 0; i < sent; i++)
+            if (plane_got(&plane, group, i) != 1)
+                fail_msg("group %u has packet %u %u times", group, i, plane_got(&plane, group, i));
+        plane_sums(&plane, group, sent, bytes);
+        assert_int_equal(plane_count(&plane, group, "sent"), sent);
+        assert_true(plane_count(&plane, group, "copied") > 400);
+    }
+    assert_int_equal(net_count(plane.broker, "taps", "f/t", "redirected") +
+                         net_count(plane.broker, "taps", "f/t", "passed"),
+                     sent);
+    plane_down(&plane);
+}
+
+/* What is in the packet, and its tags, are the same whichever way it came. */
+static void tags_arrive_as_they_were(void **state)
+{
+    (void)state;
+    struct plane plane;
+    plane_up(&plane, 2, 1, 9000);
+    const char *names[] = { "g0", "g1" };
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    static const uint8_t tags[][12] = { "\x81\x00\x20\x6e", "\x88\xa8\x00\x07\x81\x00\x00\x08",
+                                        "\x91\x00\x00\x09", "\x81\x00\x00\x00",
+                                        "\x88\xa8\x10\x01\x88\xa8\x10\x02\x81\x00\x10\x03" };
+    static const size_t sizes[] = { 4, 8, 4, 4, 12 };
+    static const size_t lens[] = { 200, 2990, 3001, 5000, 8990 };
+    unsigned sent = 0;
+    static uint8_t frame[16384];
+    for (size_t i = 0; i < PK_ARRAY_SIZE(tags); i++) {
+        for (size_t k = 0; k < PK_ARRAY_SIZE(lens); k++) {
+            plane_frame(frame, lens[k], 7, sent);
+            memmove(frame + 12 + sizes[i], frame + 12, lens[k] - 12);
+            memcpy(frame + 12, tags[i], sizes[i]);
+            assert_int_equal(net_send(plane.sender, frame, lens[k] + sizes[i]), 0);
+            plane_receive_one(&plane, 0, frame, lens[k] + sizes[i]);
+            plane_receive_one(&plane, 1, frame, lens[k] + sizes[i]);
+            sent++;
+        }
+    }
+    plane_sums(&plane, 0, sent, UINT64_MAX);
+    assert_int_equal(net_count(plane.broker, "lanes", "f/g0/0", "sentBytes"),
+                     net_count(plane.broker, "lanes", "f/g0/0", "bytes"));
+    plane_down(&plane);
+}
+
+int main(void)
+{
+    if (!net_begin())
+        return 0;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_size_reaches_every_group),
+        cmocka_unit_test(tags_arrive_as_they_were),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
