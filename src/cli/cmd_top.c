@@ -145,18 +145,19 @@ static int refresh(struct top *top, struct pk_error *err)
 
 static void set_title(struct top *top)
 {
-    const char *fleet = "", *at = "";
+    const char *fleet, *name = "", *at = "";
     json_t *ledger;
     size_t count = json_object_size(top->now);
     json_object_foreach(top->now, fleet, ledger)
     {
+        name = fleet;
         at = pk_json_string_or(ledger, "at", "");
     }
     if (count > 1)
         (void)snprintf(top->title, sizeof(top->title), "%zu fleets  %.8sZ", count,
                        strlen(at) > 19 ? at + 11 : "");
     else if (count == 1)
-        (void)snprintf(top->title, sizeof(top->title), "%.63s  %.8sZ", fleet,
+        (void)snprintf(top->title, sizeof(top->title), "%.63s  %.8sZ", name,
                        strlen(at) > 19 ? at + 11 : "");
     else
         (void)snprintf(top->title, sizeof(top->title), "no fleet runs here");

@@ -271,7 +271,8 @@ static void put_titles(struct screen *screen, const struct columns *columns)
     }
     if (columns->history > 0) {
         spaces(screen, 1);
-        put_right(screen, "PKT/S, NEWEST RIGHT", columns->history);
+        put_right(screen, columns->history < 24 ? "LATELY" : "PKT/S, NEWEST RIGHT",
+                  columns->history);
     }
     end_line(screen);
 }
@@ -317,8 +318,10 @@ static void put_sums(struct screen *screen, const json_t *rows)
         lost += is_tap || is_group ? real_or(row, "lostPerSecond", 0) : 0;
     }
     char text[160], in[16], speed[16], gone[16];
-    (void)snprintf(text, sizeof(text), " %zu taps  %zu groups  %zu lanes   in %s pkt/s  %sbit/s   ",
-                   taps, groups, lanes, pk_top_number(packets, in), pk_top_number(bits, speed));
+    (void)snprintf(text, sizeof(text),
+                   " %zu tap%s  %zu group%s  %zu lane%s   in %s pkt/s  %s bit/s   ", taps,
+                   taps == 1 ? "" : "s", groups, groups == 1 ? "" : "s", lanes,
+                   lanes == 1 ? "" : "s", pk_top_number(packets, in), pk_top_number(bits, speed));
     (void)put(screen, text, screen->view->width);
     paint(screen, lost > 0 ? RED BOLD : GREEN);
     (void)snprintf(text, sizeof(text), "lost %s/s", pk_top_number(lost, gone));
@@ -347,19 +350,20 @@ static void put_keys(struct screen *screen)
 static void put_help(struct screen *screen, unsigned lines)
 {
     static const char *const help[] = {
-        "  q, Ctrl-C     quit",
-        "  space         pause; the counters go on",
-        "  w p b l       order: of the way, by packets, bits, losses (within each tap and group)",
-        "  i             leave out what has no packets",
-        "  up down       scroll; also j k, PgUp PgDn, Home End",
-        "  h, ?          this help",
+        "  q, Ctrl-C   quit",
+        "  space       pause; the counters go on",
+        "  w p b l     order: of the way, by packets, by bits, by losses",
+        "  i           leave out what has no packets",
+        "  up, down    scroll; also j k, PgUp PgDn, Home End",
+        "  h, ?        this help",
         "",
-        "  PKT/S         tap: came in; tenant: its part; group: for it; lane: sent to it; tool: told by it",
-        "  BIT/S         of these packets; a tool tells none",
-        "  LOST/S        lost there: at the interface, in the lane, in the tool; of a group: all of it",
-        "  LOST %        of the packets of that row",
+        "  PKT/S       tap: came in      tenant: its part of that",
+        "              group: for it     lane: sent to it     tool: told by it",
+        "  BIT/S       of these packets; tools tell none",
+        "  LOST/S      at the interface, in the lane, in the tool; of a group: all",
+        "  LOST %      of the packets of that row",
         "",
-        "  What was lost, and why: picket ledger",
+        "  What was lost, and why:  picket ledger",
     };
     for (unsigned i = 0; i < lines; i++) {
         if (i < PK_ARRAY_SIZE(help))
