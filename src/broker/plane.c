@@ -331,6 +331,7 @@ int pk_plane_load_tap(struct pk_broker *broker, enum pk_plane_program program, u
     int r = plan->constants.has_filters ? emit_filters(broker, setup, &code, err) : 0;
     if (r < 0)
         return r;
+    pk_filter_install(NULL); /* before it is opened, when libbpf looks for who prepares programs */
     struct plane_bpf *plane = open_plane(err);
     if (plane == NULL)
         return err != NULL ? err->code : PK_E_INTERNAL;

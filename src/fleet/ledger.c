@@ -40,10 +40,11 @@ static json_t *tools_of(struct pk_fleet *fleet)
         uint64_t packets = life != NULL ? life->base_packets + life->packets : 0;
         uint64_t dropped = life != NULL ? life->base_drops + life->drops : 0;
         const char *state = !counts ? "running" : silent ? "silent" : live ? "running" : "away";
-        json_t *tool = json_pack("{s:s,s:I,s:s,s:s,s:b,s:b,s:I,s:I}", "group", unit->group, "lane",
-                                 (json_int_t)unit->lane, "tool", unit->tool, "state", state,
-                                 "counts", (int)counts, "live", (int)live, "packets",
-                                 (json_int_t)packets, "dropped", (json_int_t)dropped);
+        json_t *tool =
+            json_pack("{s:s,s:I,s:s,s:s,s:b,s:b,s:I,s:I,s:I}", "group", unit->group, "lane",
+                      (json_int_t)unit->lane, "tool", unit->tool, "state", state, "counts",
+                      (int)counts, "live", (int)live, "packets", (json_int_t)packets, "dropped",
+                      (json_int_t)dropped, "life", (json_int_t)(life != NULL ? life->packets : 0));
         if (tool != NULL && life != NULL && life->notes != NULL)
             (void)json_object_set(tool, "notes", life->notes);
         (void)json_array_append_new(tools, tool);

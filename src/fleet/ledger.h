@@ -52,7 +52,8 @@ const struct pk_ledger_row *pk_ledger_cause(const char *cause);
 
 /* What one fleet's things counted, from the agent's plane and what is known of its tools:
  * tools = [{"group","lane","tool","state","counts":bool,"live":bool,"packets","dropped",
- *           "notes":{..}}]; live: this life of the tool has told its counts.
+ *           "life":N,"notes":{..}}]; live: this life of the tool has told its counts; life: what of
+ *           packets is this life's.
  * {"at":ns,"things":{KEY:{"began":N,"counts":{..},"info":{..}}}}; NULL = out of memory. */
 json_t *pk_ledger_look(const json_t *plane, const char *fleet, const json_t *tools, pk_nsec at);
 

@@ -176,7 +176,8 @@ static int look_at_group(json_t *things, const json_t *plane, const char *fleet,
 
 static int look_at_lane(json_t *things, const json_t *row)
 {
-    static const char *const keys[] = { "group", "index", "state", "detail", "slots", "mtu" };
+    static const char *const keys[] = { "group", "index", "state", "detail", "slots",
+                                        "mtu",   "ends",  "given", "health" };
     char key[KEY_MAX], index[24];
     (void)snprintf(index, sizeof(index), "%" PRId64, pk_json_int_or(row, "index", 0));
     if (!key_of(key, PK_LEDGER_LANE, pk_json_string_or(row, "group", ""), index, NULL))
@@ -195,7 +196,9 @@ static int look_at_lane(json_t *things, const json_t *row)
 
 static int look_at_tool(json_t *things, const json_t *row)
 {
-    static const char *const keys[] = { "group", "lane", "tool", "state", "counts", "live" };
+    static const char *const keys[] = {
+        "group", "lane", "tool", "state", "counts", "live", "life"
+    };
     char key[KEY_MAX], index[24];
     (void)snprintf(index, sizeof(index), "%" PRId64, pk_json_int_or(row, "lane", 0));
     if (!key_of(key, PK_LEDGER_TOOL, pk_json_string_or(row, "group", ""), index,
@@ -400,6 +403,7 @@ static int add_handed(json_t *account, const char *key, json_t *entry)
         *slash = '\0';
     const json_t *lane = json_object_get(json_object_get(account, "things"), lane_key);
     const json_t *grown = json_object_get(lane, "grown");
+    const json_t *info_of_lane = json_object_get(lane, "info");
     int64_t handed = get(sum, "handed");
     bool both = get(entry, "anew") != at || get(lane, "anew") == at;
     if (lane != NULL && get(lane, "seen") == at && both)
@@ -407,11 +411,17 @@ static int add_handed(json_t *account, const char *key, json_t *entry)
     int bad = put(sum, "handed", handed);
     if (!json_is_true(json_object_get(info, "counts")))
         return bad;
-    int64_t open = PK_MAX(handed - get(sum, "received"), 0);
-    bool shut = strcmp(pk_json_string_or(lane, "info.state", ""), "ready") != 0;
+    int64_t received = get(sum, "received"), open = PK_MAX(handed - received, 0);
+    bool shut = strcmp(pk_json_string_or(info_of_lane, "state", ""), "ready") != 0;
     bool live = json_is_true(json_object_get(info, "live"));
-    int64_t unconfirmed = get(sum, "unconfirmed");
-    return bad | put(sum, "unconfirmed", shut || !live ? open : PK_MIN(unconfirmed, open));
+    int64_t unconfirmed = shut || !live ? open : get(sum, "unconfirmed");
+    /* The agent knows what had been handed on when the readers before ended. */
+    if (!shut && live && get(info_of_lane, "ends") > 0) {
+        const json_t *last = json_object_get(lane, "last");
+        int64_t since = get(last, "arrived") - get(last, "unread") - get(info_of_lane, "given");
+        unconfirmed = PK_MAX(handed - since - (received - get(info, "life")), 0);
+    }
+    return bad | put(sum, "unconfirmed", PK_MIN(unconfirmed, open));
 }
 
 int pk_ledger_account_add(json_t *account, const json_t *look, struct pk_error *err)
