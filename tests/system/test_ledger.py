@@ -109,7 +109,10 @@ def at_rest(site):
 
 def ready(site):
     def look():
-        lane = site.status("led")["groups"][0]["lanes"][0]
+        done = site.run("status", "led", "-o", "json", check=False)
+        if done.returncode != 0:  # the server was killed, and is started again
+            return None
+        lane = json.loads(done.stdout)["groups"][0]["lanes"][0]
         return lane if lane["state"] == "ready" and lane["tools"][0]["state"] == "running" else None
     return wait_for("a tool that reads", 60, look)
 
