@@ -195,6 +195,19 @@ static json_t *tap_rows(struct watch *watch, json_t *counters, const json_t *sta
     return rows;
 }
 
+/* One word for how a lane fares: what is wrong with it, else what is done with it. */
+static void set_lane_state(json_t *row)
+{
+    const json_t *drain = json_object_get(row, "drain");
+    const char *health = pk_json_string_or(row, "health", "");
+    if (strcmp(pk_json_string_or(row, "state", ""), "ready") != 0)
+        return;
+    if (strcmp(health, "slow") == 0 || strcmp(health, "stalled") == 0)
+        (void)json_object_set_new(row, "state", json_string(health));
+    else if (pk_json_bool_or(drain, "leaving", false))
+        (void)json_object_set(row, "state", json_object_get(drain, "state"));
+}
+
 static json_t *lane_rows(struct watch *watch, json_t *counters, const json_t *status)
 {
     json_t *rows = json_array();
@@ -205,6 +218,7 @@ static json_t *lane_rows(struct watch *watch, json_t *counters, const json_t *st
     {
         const char *name = pk_json_string_or(lane, "name", "");
         json_t *row = json_copy(lane);
+        set_lane_state(row);
         if (row == NULL)
             continue;
         (void)json_object_del(row, "tools");

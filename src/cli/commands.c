@@ -32,6 +32,8 @@ static const struct pk_cmd *const table[] = {
     &pk_cmd_spec_schema,
     /* Run */
     &pk_cmd_replay,
+    &pk_cmd_lane_drain,
+    &pk_cmd_lane_restore,
     &pk_cmd_shunt_add,
     &pk_cmd_shunt_remove,
     &pk_cmd_node,

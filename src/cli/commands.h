@@ -28,6 +28,8 @@ extern const struct pk_cmd pk_cmd_spec_example;
 extern const struct pk_cmd pk_cmd_catalog_list;
 extern const struct pk_cmd pk_cmd_catalog_show;
 extern const struct pk_cmd pk_cmd_catalog_values;
+extern const struct pk_cmd pk_cmd_lane_drain;
+extern const struct pk_cmd pk_cmd_lane_restore;
 extern const struct pk_cmd pk_cmd_shunt_add;
 extern const struct pk_cmd pk_cmd_shunt_list;
 extern const struct pk_cmd pk_cmd_shunt_remove;

@@ -19,7 +19,8 @@
  *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
  *     a tap also has "nic": what its interface lost, as of loss.h
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
- *     more of a lane: "health":"healthy|slow|stalled|dead","why","drain":null|{"state":"draining|drained",
+ *     more of a lane: "health":"healthy|slow|stalled|dead","why","drain":null|{"leaving" (it is to be
+ *     without slots), "state":"draining|drained",
  *     "slots","flows","leftMs"} (slots that drain from it, flows alive in them), "ends" and "given": how
  *     often its last reader ended since the agent started, and what its tools had been given by then
  *     more of a group: "options" has "drain" and "rebalance" where they differ from 30 s and "auto", "balance":{"state":"off|even|measuring|elephant",

@@ -96,9 +96,10 @@ void pk_lane_describe(const struct pk_agent *agent, const struct pk_lane *lane, 
     json_t *drain = json_null();
     (void)pk_broker_lane_draining(agent->broker, lane->key, &draining);
     if (lane->drained || lane->lease != 0 || draining.slots > 0)
-        drain = json_pack("{s:s,s:I,s:I,s:I}", "state", draining.slots > 0 ? "draining" : "drained",
-                          "slots", (json_int_t)draining.slots, "flows", (json_int_t)draining.flows,
-                          "leftMs", (json_int_t)(draining.left / PK_NSEC_PER_MS));
+        drain = json_pack("{s:b,s:s,s:I,s:I,s:I}", "leaving", lane->drained || lane->lease != 0,
+                          "state", draining.slots > 0 ? "draining" : "drained", "slots",
+                          (json_int_t)draining.slots, "flows", (json_int_t)draining.flows, "leftMs",
+                          (json_int_t)(draining.left / PK_NSEC_PER_MS));
     (void)json_object_set_new(row, "health", json_string(pk_health_name(lane->health.health)));
     (void)json_object_set_new(row, "why", json_string(lane->health.why));
     (void)json_object_set_new(row, "drained", json_boolean(lane->drained));

@@ -4,7 +4,10 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/str.h"
 #include "serve/internal.h"
+
+#define MAX_LANE 1023u
 
 static int hand_on(struct pk_serve *serve, struct pk_http_request *request, const char *method,
                    const char *path, const json_t *body, struct pk_error *err)
@@ -75,6 +78,38 @@ int pk_api_replay_start(void *arg, struct pk_http_request *request, struct pk_er
     if (r < 0)
         return r;
     return replay(arg, request, "POST", body, err);
+}
+
+/* ---- lanes ---- */
+
+static int turn_drain(void *arg, struct pk_http_request *request, const char *method,
+                      struct pk_error *err)
+{
+    const char *fleet = NULL, *group = NULL, *lane = pk_http_param(request, "lane");
+    uint64_t index = 0;
+    int r = pk_serve_fleet_param(request, &fleet, err);
+    if (r >= 0)
+        r = pk_serve_name_param(request, "group", &group, err);
+    if (r >= 0 && (pk_parse_u64(lane, &index, NULL) < 0 || index > MAX_LANE))
+        r = pk_fail(err, PK_E_USAGE, "'%.40s' is no number of a lane", lane);
+    if (r < 0)
+        return r;
+    PK_CLEANUP(pk_free_p)
+    char *path = pk_asprintf("/v1/fleets/%s/lanes/%s/%u/drain", fleet, group, (unsigned)index);
+    PK_JSON body = json_object();
+    if (path == NULL || body == NULL)
+        return pk_no_memory(err);
+    return hand_on(arg, request, method, path, method[0] == 'P' ? body : NULL, err);
+}
+
+int pk_api_lane_drain(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return turn_drain(arg, request, "PUT", err);
+}
+
+int pk_api_lane_restore(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    return turn_drain(arg, request, "DELETE", err);
 }
 
 /* ---- shunts: the agent checks the bodies ---- */

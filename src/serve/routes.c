@@ -21,6 +21,8 @@ static const struct pk_http_route routes[] = {
     { "POST",   FLEET "/taps/{tap}/replay",                       pk_api_replay_start, 0 },
     { "GET",    FLEET "/taps/{tap}/replay",                       pk_api_replay_get, 0 },
     { "DELETE", FLEET "/taps/{tap}/replay",                       pk_api_replay_stop, 0 },
+    { "PUT",    FLEET "/lanes/{group}/{lane}/drain",              pk_api_lane_drain, 0 },
+    { "DELETE", FLEET "/lanes/{group}/{lane}/drain",              pk_api_lane_restore, 0 },
     { "POST",   FLEET "/shunts",                                  pk_api_shunts_add, 0 },
     { "GET",    FLEET "/shunts",                                  pk_api_shunts_list, 0 },
     { "DELETE", FLEET "/shunts",                                  pk_api_shunts_remove, 0 },
