@@ -60,6 +60,26 @@ static void pad(FILE *stream, const char *text, size_t width)
         (void)fputc(' ', stream);
 }
 
+void pk_print_settings(const struct pk_ctx *ctx, const json_t *settings, unsigned indent)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(settings, i, item)
+    {
+        const char *why = pk_json_string_or(item, "why", "");
+        printf("%*s", (int)indent, "");
+        pad(stdout, pk_json_string_or(item, "setting", ""), 22);
+        pk_print_clean(stdout, pk_json_string_or(item, "from", ""));
+        printf(" -> ");
+        pk_print_clean(stdout, pk_json_string_or(item, "to", ""));
+        if (why[0] != '\0') {
+            printf("  %scannot be:%s ", pk_color(ctx, "yellow"), pk_color(ctx, NULL));
+            pk_print_clean(stdout, why);
+        }
+        printf("\n");
+    }
+}
+
 void pk_print_plan(const struct pk_ctx *ctx, const json_t *plan)
 {
     const json_t *steps = json_object_get(plan, "steps");
@@ -94,6 +114,7 @@ void pk_print_plan(const struct pk_ctx *ctx, const json_t *plan)
             effect[0] == '\0' ? 0 : reason_width + 2);
         pk_print_clean(stdout, effect);
         printf("\n");
+        pk_print_settings(ctx, json_object_get(step, "settings"), 13);
     }
     struct sum sum = count_steps(steps);
     printf("\nPlan: %u to add, %u to change, %u to remove.\n", sum.add, sum.change, sum.remove);

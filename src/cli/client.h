@@ -37,6 +37,8 @@ const char *pk_color(const struct pk_ctx *ctx, const char *name);
 
 /* ---- change.c: plans and applies as people see them ---- */
 /* The plan on standard output: effect on traffic, steps, sum. */
+/* Settings of an interface: [{setting,from,to,why}], a line each. */
+void pk_print_settings(const struct pk_ctx *ctx, const json_t *settings, unsigned indent);
 void pk_print_plan(const struct pk_ctx *ctx, const json_t *plan);
 size_t pk_plan_step_count(const json_t *plan);
 

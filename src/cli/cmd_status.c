@@ -249,6 +249,26 @@ static void print_line(const char *before, const char *text)
     printf("\n");
 }
 
+/* Under the taps: how their interfaces are set up, and what they cannot do. */
+static void print_setups(const struct pk_ctx *ctx, const json_t *status)
+{
+    static const char *const lists[] = { "setup.set", "setup.cannot" };
+    size_t i;
+    json_t *tap;
+    json_array_foreach(json_object_get(status, "taps"), i, tap)
+    {
+        for (size_t l = 0; l < PK_ARRAY_SIZE(lists); l++) {
+            const json_t *settings = pk_json_at(tap, lists[l]);
+            if (json_array_size(settings) == 0)
+                continue;
+            printf("\n");
+            pk_print_clean(stdout, pk_json_string_or(tap, "name", ""));
+            printf(l == 0 ? ": set up until it goes\n" : ": cannot be set up\n");
+            pk_print_settings(ctx, settings, 2);
+        }
+    }
+}
+
 /* The reasons in words; then what was tried about them and failed, with what to do. */
 static void print_troubles(const struct pk_ctx *ctx, const json_t *status)
 {
@@ -333,6 +353,8 @@ static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *c
     size_t hidden = watch->on ? 0 : 1;
     int r = pk_out_table(ctx, NULL, taps, tap_columns, PK_ARRAY_SIZE(tap_columns) - hidden, "name",
                          err);
+    if (r >= 0)
+        print_setups(ctx, status);
     if (r >= 0)
         r = print_part(ctx, tenants, tenant_columns, PK_ARRAY_SIZE(tenant_columns) - hidden, err);
     if (r >= 0)

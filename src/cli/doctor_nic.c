@@ -10,52 +10,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <linux/ethtool.h>
-#include <linux/sockios.h>
 #include <net/if.h>
 
+#include "base/buf.h"
 #include "base/fs.h"
-
-struct nic {
-    char driver[33];
-    bool gro, lro, rxvlan;
-    unsigned ring, ring_max, queues, queues_max;
-};
-
-static int ethtool(int fd, const char *name, void *data)
-{
-    struct ifreq request = { 0 };
-    (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
-    request.ifr_data = data;
-    return ioctl(fd, SIOCETHTOOL, &request);
-}
-
-static bool ethtool_flag(int fd, const char *name, uint32_t command, uint32_t bit)
-{
-    struct ethtool_value value = { .cmd = command };
-    return ethtool(fd, name, &value) == 0 && (value.data & bit) != 0;
-}
-
-static void read_nic(int fd, const char *name, struct nic *nic)
-{
-    memset(nic, 0, sizeof(*nic));
-    struct ethtool_drvinfo driver = { .cmd = ETHTOOL_GDRVINFO };
-    if (ethtool(fd, name, &driver) == 0)
-        (void)snprintf(nic->driver, sizeof(nic->driver), "%.32s", driver.driver);
-    nic->gro = ethtool_flag(fd, name, ETHTOOL_GGRO, UINT32_MAX);
-    nic->lro = ethtool_flag(fd, name, ETHTOOL_GFLAGS, ETH_FLAG_LRO);
-    nic->rxvlan = ethtool_flag(fd, name, ETHTOOL_GFLAGS, ETH_FLAG_RXVLAN);
-    struct ethtool_ringparam ring = { .cmd = ETHTOOL_GRINGPARAM };
-    if (ethtool(fd, name, &ring) == 0) {
-        nic->ring = ring.rx_pending;
-        nic->ring_max = ring.rx_max_pending;
-    }
-    struct ethtool_channels channels = { .cmd = ETHTOOL_GCHANNELS };
-    if (ethtool(fd, name, &channels) == 0) {
-        nic->queues = channels.combined_count + channels.rx_count;
-        nic->queues_max = channels.max_combined + channels.max_rx;
-    }
-}
+#include "node/nic.h"
 
 /* Links that picket or a container engine made are no taps. */
 static bool physical(const char *name)
@@ -65,32 +24,38 @@ static bool physical(const char *name)
     return pk_file_exists(path);
 }
 
-static void report_nic(struct pk_doctor *doctor, const char *name, const struct nic *nic, bool up)
+/* What a tap on the interface would change, and what it could not. */
+static void report_nic(struct pk_doctor *doctor, const char *name, const struct pk_nic_facts *facts,
+                       bool up)
 {
-    char trouble[200] = "", fix[200] = "";
-    if (nic->lro)
-        (void)snprintf(trouble, sizeof(trouble), "; LRO merges packets");
-    if (nic->rxvlan) {
-        size_t used = strlen(trouble);
-        (void)snprintf(trouble + used, sizeof(trouble) - used,
-                       "; VLAN tags are stripped before XDP");
+    const struct pk_nic_spec spec = pk_nic_resolve(&(struct pk_nic_spec){ 0 }, false);
+    struct pk_nic_change changes[PK_NIC_SETTINGS];
+    size_t count = pk_nic_changes(&spec, facts, changes);
+    char sets[240] = "", cannot[240] = "";
+    for (size_t i = 0; i < count; i++) {
+        bool can = changes[i].why_not[0] == '\0';
+        char *out = can ? sets : cannot;
+        size_t used = strlen(out);
+        const char *between = used > 0 ? ", " : "";
+        const char *what = pk_nic_setting_name(changes[i].setting);
+        if (can)
+            (void)snprintf(out + used, sizeof(sets) - used, "%s%s %s -> %s", between, what,
+                           changes[i].from, changes[i].to);
+        else
+            (void)snprintf(out + used, sizeof(cannot) - used, "%s%s (%s)", between, what,
+                           changes[i].why_not);
     }
-    if (nic->ring_max > 0 && nic->ring < 1024 && nic->ring < nic->ring_max) {
-        size_t used = strlen(trouble);
-        (void)snprintf(trouble + used, sizeof(trouble) - used, "; short receive ring");
-        (void)snprintf(fix, sizeof(fix), "ethtool -G %s rx %u", name, PK_MIN(nic->ring_max, 4096u));
-    }
-    if (nic->lro || nic->rxvlan) {
-        size_t used = strlen(fix);
-        (void)snprintf(fix + used, sizeof(fix) - used,
-                       "%sa tap on %s switches these offloads off itself", used > 0 ? "; " : "",
-                       name);
-    }
-    pk_doctor_report(doctor, trouble[0] == '\0' ? PK_VERDICT_OK : PK_VERDICT_NOTE, fix,
-                     "%s: %s, %s, %u of %u queues, ring %u of %u, GRO %s%s", name,
-                     nic->driver[0] != '\0' ? nic->driver : "driver unknown", up ? "up" : "down",
-                     nic->queues, nic->queues_max, nic->ring, nic->ring_max,
-                     nic->gro ? "on" : "off", trouble);
+    char fix[320] = "";
+    if (sets[0] != '\0')
+        (void)snprintf(fix, sizeof(fix),
+                       "a tap on %s sets it up itself and puts it back when it goes: %s", name,
+                       sets);
+    pk_doctor_report(doctor, cannot[0] == '\0' ? PK_VERDICT_OK : PK_VERDICT_NOTE, fix,
+                     "%s: %s, %s, %u of %u queues, ring %u of %u, GRO %s%s%s", name,
+                     facts->driver[0] != '\0' ? facts->driver : "driver unknown",
+                     up ? "up" : "down", facts->queues, facts->queues_max, facts->rings,
+                     facts->rings_max, facts->gro ? "on" : "off",
+                     cannot[0] != '\0' ? "; cannot be set: " : "", cannot);
 }
 
 void pk_doctor_interfaces(struct pk_doctor *doctor)
@@ -108,8 +73,8 @@ void pk_doctor_interfaces(struct pk_doctor *doctor)
         if (!physical(at->if_name))
             continue;
         found++;
-        struct nic nic;
-        read_nic(fd, at->if_name, &nic);
+        struct pk_nic_facts nic = { 0 };
+        (void)pk_nic_read(fd, at->if_name, &nic, NULL);
         struct ifreq request = { 0 };
         (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", at->if_name);
         bool up = ioctl(fd, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) != 0;

@@ -484,6 +484,7 @@ static int observe_taps(const json_t *plane, const char *fleet, struct pk_observ
         const char *interface = replay ? "" : pk_json_string_or(row, "interface", "");
         json_t *options = json_object_get(row, "options");
         tap->options = options != NULL ? json_incref(options) : json_object();
+        tap->set = json_incref(pk_json_at(row, "setup.set"));
         tap->name = pk_strdup(pk_json_string_or(row, "name", ""));
         tap->groups = list_of(row, "groups");
         tap->tenants = tenants_of(row);

@@ -386,6 +386,34 @@ static int present(struct pk_manager *manager, const char *name, uint64_t *ret_r
     return r < 0 ? pk_no_memory(err) : 0;
 }
 
+/* How the machine's interfaces are set up, for what the plan says of it. */
+static int observe_nics(struct pk_manager *manager, struct pk_observed *observed,
+                        struct pk_error *err)
+{
+    PK_JSON inventory = NULL;
+    int r = pk_fleet_agent_call(manager, CALL_TIMEOUT_MS, "GET", NULL, &inventory, err, "/v1/node");
+    if (r < 0)
+        return r;
+    const json_t *list = json_object_get(inventory, "interfaces");
+    observed->nics = pk_zalloc_array(json_array_size(list) + 1, sizeof(*observed->nics));
+    if (observed->nics == NULL)
+        return pk_no_memory(err);
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+    {
+        const json_t *setup = json_object_get(row, "setup");
+        if (setup == NULL)
+            continue;
+        struct pk_observed_nic *nic = &observed->nics[observed->nic_count++];
+        nic->interface = pk_strdup(pk_json_string_or(row, "name", ""));
+        if (nic->interface == NULL)
+            return pk_no_memory(err);
+        pk_nic_facts_from_json(setup, &nic->facts);
+    }
+    return 0;
+}
+
 static int make_plan(struct pk_manager *manager, const struct pk_view *view,
                      const struct pk_desired *desired, uint64_t *ret_revision,
                      struct pk_plan **ret_plan, struct pk_error *err)
@@ -395,6 +423,8 @@ static int make_plan(struct pk_manager *manager, const struct pk_view *view,
     int r = present(manager, desired->fleet, ret_revision, &known, err);
     if (r >= 0)
         r = pk_observe(manager, view, desired->fleet, desired, &known, &observed, err);
+    if (r >= 0)
+        r = observe_nics(manager, observed, err);
     if (r >= 0)
         r = pk_plan_make(desired, observed, ret_plan, err);
     return r;

@@ -219,6 +219,9 @@ static json_t *taps_json(struct report *report)
         json_t *why = json_object_get(row, "reasons");
         if (why != NULL)
             (void)json_object_set(json, "reasons", why);
+        json_t *setup = json_object_get(row, "setup");
+        if (setup != NULL)
+            (void)json_object_set(json, "setup", setup);
         (void)json_object_set_new(json, "counters", counters_json(row));
         (void)json_array_append_new(taps, json);
     }

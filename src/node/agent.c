@@ -920,7 +920,7 @@ int pk_agent_plane(struct pk_agent *agent, json_t **ret_json, struct pk_error *e
 int pk_agent_inventory(struct pk_agent *agent, json_t **ret_json, struct pk_error *err)
 {
     PK_LOCKED(agent);
-    return pk_node_inventory(agent->nl, agent->paths.tag, ret_json, err);
+    return pk_node_inventory(agent->nl, agent->ioctl_fd, agent->paths.tag, ret_json, err);
 }
 
 int pk_agent_metrics(struct pk_agent *agent, struct pk_buf *buf, struct pk_error *err)

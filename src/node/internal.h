@@ -394,7 +394,8 @@ int pk_tunnel_tap_rules(const struct pk_tap *tap, struct pk_broker_tunnel *ret_t
                         struct pk_error *err);
 
 /* ---- inventory.c ---- */
-int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, struct pk_error *err);
+int pk_node_inventory(struct nl_sock *nl, int ioctl_fd, const char *tag, json_t **ret_json,
+                      struct pk_error *err);
 
 /* ---- privileges.c ---- */
 int pk_node_check_rights(struct pk_error *err);

@@ -57,6 +57,7 @@ static void driver_of(const char *name, bool is_veth, char *out, size_t size)
 
 struct listing {
     const char *tag;
+    int ioctl_fd;
     json_t *list;
     bool failed;
 };
@@ -75,19 +76,23 @@ static void add_interface(void *arg, const struct pk_link *link)
     int64_t mbps = 0; /* -1 or no answer while the link is down */
     if (pk_parse_i64(speed, &mbps, NULL) < 0 || mbps < 0)
         mbps = 0;
-    if (json_array_append_new(
-            listing->list,
-            json_pack("{s:s,s:I,s:s,s:i,s:I,s:s}", "name", link->name, "mtu", (json_int_t)link->mtu,
-                      "driver", driver, "queues", (int)link->queues, "speedMbps", (json_int_t)mbps,
-                      "state", (link->flags & IFF_LOOPBACK) != 0 ? "loopback" : state)) < 0)
+    struct pk_nic_facts facts;
+    bool known = pk_nic_read(listing->ioctl_fd, link->name, &facts, NULL) == 0;
+    if (json_array_append_new(listing->list,
+                              json_pack("{s:s,s:I,s:s,s:i,s:I,s:s,s:o*}", "name", link->name, "mtu",
+                                        (json_int_t)link->mtu, "driver", driver, "queues",
+                                        (int)link->queues, "speedMbps", (json_int_t)mbps, "state",
+                                        (link->flags & IFF_LOOPBACK) != 0 ? "loopback" : state,
+                                        "setup", known ? pk_nic_facts_to_json(&facts) : NULL)) < 0)
         listing->failed = true;
 }
 
-int pk_node_inventory(struct nl_sock *nl, const char *tag, json_t **ret_json, struct pk_error *err)
+int pk_node_inventory(struct nl_sock *nl, int ioctl_fd, const char *tag, json_t **ret_json,
+                      struct pk_error *err)
 {
     struct utsname name;
     (void)uname(&name);
-    struct listing listing = { .tag = tag, .list = json_array() };
+    struct listing listing = { .tag = tag, .ioctl_fd = ioctl_fd, .list = json_array() };
     int r = pk_link_each(nl, add_interface, &listing, err);
     if (r < 0) {
         json_decref(listing.list);

@@ -512,6 +512,63 @@ static char *targets_effect(const struct pk_tap_desired *want, const struct pk_o
     return pk_asprintf("tap %s: %s", want->name, effect);
 }
 
+/* ---- the set-up of a tap's interface ---- */
+
+static int add_setting(json_t *list, const char *setting, const char *from, const char *to,
+                       const char *why)
+{
+    return json_array_append_new(list,
+                                 json_pack("{s:s,s:s,s:s,s:s*}", "setting", setting, "from", from,
+                                           "to", to, "why", why[0] != '\0' ? why : NULL));
+}
+
+/* Tells, with the step that was added last, what it changes on the interface. */
+static int tell_settings(struct diff *diff, const struct pk_tap_desired *want)
+{
+    const struct pk_observed_nic *nic = NULL;
+    for (size_t i = 0; i < diff->observed->nic_count && nic == NULL; i++)
+        if (strcmp(diff->observed->nics[i].interface, want->interface) == 0)
+            nic = &diff->observed->nics[i];
+    struct pk_nic_spec spec;
+    if (nic == NULL || !pk_tap_has_interface(want->kind) ||
+        pk_nic_spec_parse(json_object_get(want->options, "nic"), &spec, NULL) < 0)
+        return 0;
+    spec = pk_nic_resolve(&spec, want->kind == PK_TAP_TUNNEL);
+    struct pk_nic_change changes[PK_NIC_SETTINGS];
+    size_t count = pk_nic_changes(&spec, &nic->facts, changes);
+    PK_JSON list = json_array();
+    int bad = 0;
+    for (size_t i = 0; i < count; i++)
+        bad |= add_setting(list, pk_nic_setting_name(changes[i].setting), changes[i].from,
+                           changes[i].to, changes[i].why_not);
+    if (bad == 0 && count > 0)
+        diff->plan->steps[diff->plan->step_count - 1].settings = json_incref(list);
+    return bad != 0 ? PK_E_NOMEM : 0;
+}
+
+/* What goes back to how it was. */
+static int tell_restored(struct diff *diff, const struct pk_observed_tap *have)
+{
+    PK_JSON list = json_array();
+    size_t i;
+    json_t *item;
+    int bad = 0;
+    json_array_foreach(have->set, i, item)
+    {
+        bad |=
+            add_setting(list, pk_json_string_or(item, "setting", ""),
+                        pk_json_string_or(item, "to", ""), pk_json_string_or(item, "from", ""), "");
+    }
+    if (bad == 0 && json_array_size(list) > 0)
+        diff->plan->steps[diff->plan->step_count - 1].settings = json_incref(list);
+    return bad != 0 ? PK_E_NOMEM : 0;
+}
+
+static const char *traffic_words(enum pk_tap_kind kind)
+{
+    return kind == PK_TAP_TUNNEL ? "what mirrors send to" : "traffic on";
+}
+
 static int change_tap(struct diff *diff, size_t index, const struct pk_observed_tap *have,
                       char *reason)
 {
@@ -537,11 +594,13 @@ static int plan_taps(struct diff *diff)
         if (have == NULL) {
             bool again = was_there(diff, PK_STEP_TAP, want->name);
             char *traffic = pk_tap_has_interface(want->kind)
-                                ? pk_asprintf("%straffic on %s is taken %s",
-                                              again ? "" : "new tap: ", want->interface,
-                                              again ? "again" : "from now")
+                                ? pk_asprintf("%s%s %s is taken %s",
+                                              again ? "" : "new tap: ", traffic_words(want->kind),
+                                              want->interface, again ? "again" : "from now")
                                 : none();
             r = add_missing(diff, PK_STEP_TAP, i, pk_strdup(want->name), "tap is gone", traffic);
+            if (r >= 0)
+                r = tell_settings(diff, want);
             continue;
         }
         char *reason = tap_change(want, have);
@@ -549,6 +608,8 @@ static int plan_taps(struct diff *diff)
             return PK_E_NOMEM;
         if (reason[0] != '\0') {
             r = change_tap(diff, i, have, reason);
+            if (r >= 0)
+                r = tell_settings(diff, want);
             continue;
         }
         pk_free(reason);
@@ -570,10 +631,13 @@ static int remove_taps(struct diff *diff)
         if (wants_tap(diff, have->name))
             continue;
         char *traffic = pk_tap_has_interface(have->kind)
-                            ? pk_asprintf("traffic on %s is no longer taken", have->interface)
+                            ? pk_asprintf("%s %s is no longer taken", traffic_words(have->kind),
+                                          have->interface)
                             : pk_asprintf("packets of tap %s are no longer taken", have->name);
         r = add_step_take(diff, PK_STEP_REMOVE, PK_STEP_TAP, PK_CAUSE_NEW, i, pk_strdup(have->name),
                           pk_strdup("no longer wanted"), traffic);
+        if (r >= 0)
+            r = tell_restored(diff, have);
     }
     return r;
 }
@@ -619,10 +683,10 @@ static json_t *steps_to_json(const struct pk_plan *plan)
     for (size_t i = 0; i < plan->step_count && list != NULL; i++) {
         const struct pk_step *step = &plan->steps[i];
         if (json_array_append_new(
-                list, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "op", pk_step_op_name(step->op),
+                list, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:O*}", "op", pk_step_op_name(step->op),
                                 "kind", pk_step_kind_name(step->kind), "name", step->name, "cause",
                                 pk_step_cause_name(step->cause), "reason", step->reason, "traffic",
-                                step->traffic)) < 0)
+                                step->traffic, "settings", step->settings)) < 0)
             return NULL;
     }
     return PK_TAKE(list);
@@ -686,6 +750,7 @@ void pk_plan_free(struct pk_plan *plan)
         pk_free(plan->steps[i].name);
         pk_free(plan->steps[i].reason);
         pk_free(plan->steps[i].traffic);
+        json_decref(plan->steps[i].settings);
     }
     pk_free(plan->steps);
     pk_free(plan);

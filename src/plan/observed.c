@@ -18,8 +18,12 @@ void pk_observed_free(struct pk_observed *observed)
         json_decref(observed->taps[i].tenants);
         pk_free(observed->taps[i].fault);
         json_decref(observed->taps[i].options);
+        json_decref(observed->taps[i].set);
     }
     pk_free(observed->taps);
+    for (size_t i = 0; i < observed->nic_count; i++)
+        pk_free(observed->nics[i].interface);
+    pk_free(observed->nics);
     for (size_t i = 0; i < observed->lane_count; i++) {
         pk_free(observed->lanes[i].group);
         pk_free(observed->lanes[i].fault);

@@ -135,7 +135,8 @@ struct pk_observed_tap {
     enum pk_tap_kind kind;
     char *interface; /* "" for PK_TAP_REPLAY */
     unsigned mtu;
-    json_t *options;          /* as in struct pk_tap_desired; NULL = none */
+    json_t *options; /* as in struct pk_tap_desired; NULL = none */
+    json_t *set;     /* [{setting,from,to}]: how its interface is set up; not in the hash */
     json_t *groups, *tenants; /* as desired; arrays, never NULL */
     char *fault;
 };
@@ -163,7 +164,14 @@ struct pk_observed_unit {
     char *stopped; /* why it does not run: "exit code 1"; "" if unknown or running */
     json_t *unit;  /* the canonical unit it was made from, or NULL; for naming what changed */
 };
+/* An interface of the machine, as the agent lists it. */
+struct pk_observed_nic {
+    char *interface;
+    struct pk_nic_facts facts;
+};
 struct pk_observed {
+    struct pk_observed_nic *nics; /* only for plans; not in the hash */
+    size_t nic_count;
     struct pk_observed_tap *taps;
     size_t tap_count;
     struct pk_observed_lane *lanes;
@@ -209,6 +217,8 @@ struct pk_step {
     char *reason;  /* "new", "values changed: home-net", "container is gone", ... */
     char *traffic; /* effect on traffic in words; "" = none */
     bool drains;   /* a unit whose lane is drained before it is replaced */
+    json_t
+        *settings; /* of a tap's interface: [{setting,from,to,why}], why = it cannot be; or NULL */
     size_t index;  /* into desired (add, change) or observed (remove) of that kind; a group: into
                       desired->groups or observed->groups */
 };
@@ -228,7 +238,7 @@ int pk_plan_make(const struct pk_desired *desired, const struct pk_observed *obs
 void pk_plan_free(struct pk_plan *plan);
 PK_DEFINE_CLEANUP(struct pk_plan, pk_plan_free);
 /* {apiVersion, kind:"Plan", id, fleet, traffic, summary:{add,change,remove},
- * steps:[{op,kind,name,cause,reason,traffic}], observedHash, desiredHash} */
+ * steps:[{op,kind,name,cause,reason,traffic,settings}], observedHash, desiredHash} */
 json_t *pk_plan_to_json(const struct pk_plan *plan);
 
 #endif
