@@ -466,3 +466,61 @@ def test_an_interface_moves_to_another_namespace_and_back(instance, reader, wire
     wire.send(FRAME)
     arrived(reader, 2)
     assert instance.tap()["packets"] == 2
+
+
+# ---- from the fleet file ----
+
+
+def fleet_text(peer, nic, taps="[cloud, wire]"):
+    return json.dumps({
+        "apiVersion": "picket.dev/v1alpha1", "kind": "Fleet", "metadata": {"name": "taps"},
+        "spec": {"taps": [
+            {"name": "cloud", "tunnel": {"interface": peer.here, "type": "vxlan", "addresses": ["10.99.0.9"]}},
+            {"name": "wire", "interface": f"{peer.here}w", "nic": nic}],
+            "groups": [{"name": "analysis", "taps": ["cloud", "wire"], "lanes": 1,
+                        "tools": [{"package": "suricata@7"}]}]}})
+
+
+@pytest.fixture
+def wired_peer(served):
+    made = Peer("tw" + f"{os.getpid() & 0xffff:04x}")
+    wire = f"{made.here}w"
+    ip("link", "add", wire, "numrxqueues", 4, "numtxqueues", 4, "type", "veth", "peer", "name", f"{wire}x")
+    subprocess.run(["ethtool", "-K", wire, "gro", "on"], check=True)
+    yield made
+    ip("link", "del", wire, check=False)
+    made.close()
+
+
+def test_the_plan_lists_what_changes_of_interfaces(served, wired_peer):
+    wire = f"{wired_peer.here}w"
+    had = queues(wire)
+    text = fleet_text(wired_peer, {"queues": 3})
+    plan = served.call("POST", "/v1/plans", {"document": text, "name": "taps.yaml"}, expect=200)
+    steps = {step["name"]: step for step in plan["steps"] if step["kind"] == "tap"}
+    told = {(x["setting"], x["from"], x["to"], "why" in x) for x in steps["wire"]["settings"]}
+    assert ("receive queues", str(had), "3", False) in told and ("gro", "on", "off", False) in told
+    assert ("receive rings", "?", "max", True) in told
+    assert "settings" not in steps["cloud"]  # the machine's own interface is left as it is
+    assert "what mirrors send to" in steps["cloud"]["traffic"]
+    assert queues(wire) == had
+
+    assert served.finish(served.call("POST", f"/v1/plans/{plan['id']}/apply", {}, expect=202))["outcome"] == "applied"
+    assert queues(wire) == 3
+    taps = {tap["name"]: tap for tap in served.call("GET", "/v1/fleets/taps/status", expect=200)["taps"]}
+    assert taps["cloud"]["kind"] == "tunnel"
+    assert {x["setting"] for x in taps["wire"]["setup"]["set"]} >= {"receive queues", "gro"}
+    again = served.call("POST", "/v1/plans", {"document": text, "name": "taps.yaml"}, expect=200)
+    assert again["steps"] == []
+
+    other = served.call("POST", "/v1/plans", {"document": fleet_text(wired_peer, {"queues": 2}), "name": "taps.yaml"},
+                        expect=200)
+    (step,) = other["steps"]
+    assert (step["op"], step["reason"]) == ("change", "settings of nic changed")
+    assert {(x["setting"], x["from"], x["to"]) for x in step["settings"]} >= {("receive queues", "3", "2")}
+    remove = served.call("POST", "/v1/plans", {"fleet": "taps", "remove": True}, expect=200)
+    (gone,) = [step for step in remove["steps"] if step["name"] == "wire"]
+    assert {(x["setting"], x["from"], x["to"]) for x in gone["settings"]} >= {
+        ("receive queues", "3", str(had)), ("gro", "off", "on")}
+    assert served.finish(served.call("POST", f"/v1/plans/{remove['id']}/apply", {}, expect=202))["outcome"] == "applied"
+    assert queues(wire) == had and features(wire)["generic-receive-offload"] == "on"
