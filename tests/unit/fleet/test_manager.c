@@ -123,6 +123,79 @@ static void test_life_of_a_fleet(void **state)
     life_end(&life);
 }
 
+#define CAMPUS(vlan, filter)                                                            \
+    "apiVersion: picket.dev/v1alpha1\n"                                                 \
+    "kind: Fleet\n"                                                                     \
+    "metadata: {name: edge}\n"                                                          \
+    "spec:\n"                                                                           \
+    "  taps: [{name: uplink, interface: eth7}]\n"                                       \
+    "  tenants:\n"                                                                      \
+    "    - {name: lab, match: {vlans: [" vlan "], prefixes: [2001:DB8::/32]}}\n"        \
+    "    - {name: office, match: {vlans: ['100.200']}, priority: 200}\n"                \
+    "  groups:\n"                                                                       \
+    "    - {name: lab-b, taps: [uplink], tenant: lab, lanes: 1" filter ", tools: "      \
+    "[{package: sniffer@1}]}\n"                                                         \
+    "    - {name: lab-a, taps: [uplink], tenant: lab, lanes: 1, tools: [{package: "     \
+    "sniffer@1}]}\n"                                                                    \
+    "    - {name: office, taps: [uplink], tenant: office, lanes: 1, tools: [{package: " \
+    "sniffer@1}]}\n"
+
+/* What the agent is told of tenants, and what becomes of it in the status; what it counts is no
+ * drift, and a change of a tenant or a filter is one step. */
+static void test_tenants(void **state)
+{
+    struct world *world = *state;
+    struct life life;
+    life_begin(&life, world, fake(world));
+    life_apply_ok(&life, CAMPUS("110", ""));
+    PK_JSON status = life_wait_state(&life, "edge", "converged");
+    const json_t *row = json_object_get(world->taps, "edge/uplink");
+    PK_JSON groups =
+        json_pack("[{s:s,s:s},{s:s,s:s},{s:s,s:s}]", "name", "lab-a", "tenant", "lab", "name",
+                  "lab-b", "tenant", "lab", "name", "office", "tenant", "office");
+    PK_JSON tenants =
+        json_pack("[{s:s,s:[i],s:[s],s:i},{s:s,s:[s],s:i},{s:s,s:i}]", "name", "lab", "vlans", 110,
+                  "prefixes", "2001:db8::/32", "packets", 11, "name", "office", "vlans", "100.200",
+                  "packets", 11, "name", "", "packets", 9);
+    assert_true(json_equal(json_object_get(row, "groups"), groups));
+    assert_true(json_equal(json_object_get(row, "tenants"), tenants));
+    const json_t *tap = json_array_get(json_object_get(status, "taps"), 0);
+    assert_true(json_equal(json_object_get(tap, "groups"), groups));
+    assert_true(json_equal(json_object_get(tap, "tenants"), tenants));
+    const json_t *office = json_array_get(json_object_get(status, "groups"), 2);
+    assert_string_equal(pk_json_string_or(office, "name", ""), "office");
+    assert_string_equal(pk_json_string_or(office, "tenant", ""), "office");
+    assert_int_equal(pk_json_int_or(office, "priority", 0), 200);
+    assert_int_equal(pk_json_int_or(office, "counters.filtered", 0), 3);
+
+    struct pk_error err = { 0 };
+    uint64_t revision = 7;
+    assert_int_equal(life_apply(&life, CAMPUS("110", ""), &revision, &err), 0);
+    assert_int_equal(revision, 0);
+    world_clear_log(world);
+    life_apply_ok(&life, CAMPUS("111", ", filter: {ports: [53]}"));
+    json_decref(life_wait_state(&life, "edge", "converged"));
+    assert_int_equal(world->changes, 1);
+    assert_true(world_logged(world, "PUT /v1/fleets/edge/taps/uplink"));
+
+    /* Somebody changed it behind our back: it is put right. */
+    pthread_mutex_lock(&world->lock);
+    (void)json_array_clear(json_object_get(json_object_get(world->taps, "edge/uplink"), "tenants"));
+    pthread_mutex_unlock(&world->lock);
+    pk_nsec deadline = pk_time_monotonic() + 20 * PK_NSEC_PER_SEC;
+    size_t count = 0;
+    while (count == 0 && pk_time_monotonic() < deadline) {
+        pk_sleep_ms(50);
+        pthread_mutex_lock(&world->lock);
+        count = json_array_size(
+            json_object_get(json_object_get(world->taps, "edge/uplink"), "tenants"));
+        pthread_mutex_unlock(&world->lock);
+    }
+    assert_int_equal(count, 3);
+    remove_fleet(&life);
+    life_end(&life);
+}
+
 static void test_plan_says_what_and_why(void **state)
 {
     struct world *world = *state;
@@ -486,6 +559,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_life_of_a_fleet, world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(test_tenants, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_plan_says_what_and_why, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_stale_plan_is_refused, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_two_applies_at_once, world_setup, world_teardown),

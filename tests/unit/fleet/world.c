@@ -108,6 +108,20 @@ static void deal(struct world *world)
     }
 }
 
+/* As the agent tells of them: with what it counted, and what no tenant claims. New reference. */
+static json_t *counted_tenants(const json_t *wanted)
+{
+    json_t *list = json_deep_copy(wanted);
+    size_t i;
+    json_t *tenant;
+    json_array_foreach(list, i, tenant)
+    {
+        (void)json_object_set_new(tenant, "packets", json_integer(11));
+    }
+    (void)json_array_append_new(list, json_pack("{s:s,s:i}", "name", "", "packets", 9));
+    return list;
+}
+
 static int change(void *arg, struct pk_http_request *request, const char *method, const char *kind,
                   struct pk_error *err)
 {
@@ -150,22 +164,24 @@ static int change(void *arg, struct pk_http_request *request, const char *method
                       "slots", 0, "packets", 10, "bytes", 1000, "dropped", 0));
         (void)json_object_set_new(answer, "netns", json_string(netns));
     } else if (object == world->groups) {
-        (void)json_object_set_new(
-            object, key,
-            json_pack(
-                "{s:s,s:s,s:O,s:s,s:I,s:{s:O*,s:O*}}", "fleet", fleet, "name", name, "members",
-                json_object_get(body, "lanes"), "tenant", pk_json_string_or(body, "tenant", ""),
-                "priority", (json_int_t)pk_json_int_or(body, "priority", 100), "options", "shunt",
-                json_object_get(body, "shunt"), "overload", json_object_get(body, "overload")));
+        (void)json_object_set_new(object, key,
+                                  json_pack("{s:s,s:s,s:i,s:O,s:s,s:I,s:{s:O*,s:O*}}", "fleet",
+                                            fleet, "name", name, "filtered", 3, "members",
+                                            json_object_get(body, "lanes"), "tenant",
+                                            pk_json_string_or(body, "tenant", ""), "priority",
+                                            (json_int_t)pk_json_int_or(body, "priority", 100),
+                                            "options", "shunt", json_object_get(body, "shunt"),
+                                            "overload", json_object_get(body, "overload")));
     } else {
         (void)json_object_set_new(
             object, key,
-            json_pack("{s:s,s:s,s:s,s:s,s:O,s:O,s:I,s:s,s:s,s:i,s:i,s:i}", "fleet", fleet, "name",
+            json_pack("{s:s,s:s,s:s,s:s,s:O,s:o,s:I,s:s,s:s,s:i,s:i,s:i}", "fleet", fleet, "name",
                       name, "kind", pk_json_string_or(body, "kind", ""), "interface",
                       pk_json_string_or(body, "interface", ""), "groups",
-                      json_object_get(body, "groups"), "tenants", json_object_get(body, "tenants"),
-                      "mtu", (json_int_t)pk_json_int_or(body, "mtu", 1500), "mode", "generic",
-                      "state", "up", "packets", 20, "bytes", 2000, "dropped", 1));
+                      json_object_get(body, "groups"), "tenants",
+                      counted_tenants(json_object_get(body, "tenants")), "mtu",
+                      (json_int_t)pk_json_int_or(body, "mtu", 1500), "mode", "generic", "state",
+                      "up", "packets", 20, "bytes", 2000, "dropped", 1));
     }
     deal(world);
     pthread_mutex_unlock(&world->lock);
