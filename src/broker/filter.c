@@ -678,12 +678,13 @@ static int prepare(struct bpf_program *program, struct bpf_prog_load_opts *opts,
     return r < 0 ? r : bpf_program__set_insns(program, insns, count);
 }
 
-void pk_filter_install(const struct pk_filter_code *code)
+int pk_filter_install(const struct pk_filter_code *code)
 {
-    static bool registered;
+    static int handler;
     installed = code;
-    if (registered)
-        return;
-    LIBBPF_OPTS(libbpf_prog_handler_opts, opts, .prog_prepare_load_fn = prepare);
-    registered = libbpf_register_prog_handler("xdp.frags", BPF_PROG_TYPE_XDP, BPF_XDP, &opts) > 0;
+    if (handler <= 0) {
+        LIBBPF_OPTS(libbpf_prog_handler_opts, opts, .prog_prepare_load_fn = prepare);
+        handler = libbpf_register_prog_handler("xdp.frags", BPF_PROG_TYPE_XDP, BPF_XDP, &opts);
+    }
+    return handler > 0 || code == NULL ? 0 : handler;
 }

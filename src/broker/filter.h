@@ -6,7 +6,7 @@
  * libbpf has no call to change a program between relocation and load but a handler for all programs
  * of a section's name, so what is to be put in is kept per thread:
  *
- *     pk_filter_emit(...);  pk_filter_install(code);  plane_bpf__load(...);
+ *     pk_filter_emit(...);  pk_filter_install(code);  plane_bpf__open();  plane_bpf__load(...);
  * pk_filter_install(NULL);
  */
 #ifndef PICKET_BROKER_FILTER_H
@@ -36,9 +36,10 @@ int pk_filter_emit(const struct pk_filter_use *uses, size_t count, size_t room,
                    struct pk_filter_code *ret_code, struct pk_error *err);
 void pk_filter_code_done(struct pk_filter_code *code);
 
-/* What the programs that this thread loads from now on have as pk_filter_mask(); NULL: they let
- * everything pass. code is not copied. */
-void pk_filter_install(const struct pk_filter_code *code);
+/* What the programs that this thread opens and loads from now on have as pk_filter_mask(); NULL:
+ * they let everything pass. code is not copied. Call it before plane_bpf__open(), which is where
+ * libbpf looks for handlers. Negative errno: filters would not be put in. */
+int pk_filter_install(const struct pk_filter_code *code);
 
 /* The same on instructions that are there. */
 int pk_filter_patch(struct bpf_insn *insns, size_t count, const struct pk_filter_code *code);

@@ -331,10 +331,14 @@ int pk_plane_load_tap(struct pk_broker *broker, enum pk_plane_program program, u
     int r = plan->constants.has_filters ? emit_filters(broker, setup, &code, err) : 0;
     if (r < 0)
         return r;
-    pk_filter_install(NULL); /* before it is opened, when libbpf looks for who prepares programs */
+    int installed = pk_filter_install(plan->constants.has_filters ? &code : NULL);
+    if (installed < 0)
+        return pk_fail_errno(err, -installed, "cannot put filters into the tap's program");
     struct plane_bpf *plane = open_plane(err);
-    if (plane == NULL)
+    if (plane == NULL) {
+        (void)pk_filter_install(NULL);
         return err != NULL ? err->code : PK_E_INTERNAL;
+    }
     plane->rodata->seed = broker->seed;
     plane->rodata->tap_id = tap;
     memcpy((void *)&plane->rodata->instance, &plan->constants, sizeof plan->constants);
@@ -344,10 +348,9 @@ int pk_plane_load_tap(struct pk_broker *broker, enum pk_plane_program program, u
                                      plan->sizes[i]);
     if (r < 0)
         r = plane_error(err, -r, "cannot size a map");
-    pk_filter_install(plan->constants.has_filters ? &code : NULL);
     if (r == 0)
         r = load(broker, plane, program, ret_fd, err);
-    pk_filter_install(NULL);
+    (void)pk_filter_install(NULL);
     if (r == 0)
         r = take_own_maps(plane, own, err);
     plane_bpf__destroy(plane);

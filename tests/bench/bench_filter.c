@@ -40,9 +40,9 @@ static uint32_t best_of(int program, const uint8_t *frame, size_t len)
 
 static struct filter_probe *load(const struct pk_filter_code *code)
 {
-    pk_filter_install(code);
+    (void)pk_filter_install(code);
     struct filter_probe *probe = filter_probe__open_and_load();
-    pk_filter_install(NULL);
+    (void)pk_filter_install(NULL);
     return probe;
 }
 

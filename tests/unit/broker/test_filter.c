@@ -212,11 +212,11 @@ static bool has_bpf;
 
 static struct filter_probe *load(const struct pk_filter_code *code)
 {
-    pk_filter_install(code);
+    assert_int_equal(pk_filter_install(code), 0);
     struct filter_probe *probe = filter_probe__open();
     assert_non_null(probe);
     int r = filter_probe__load(probe);
-    pk_filter_install(NULL);
+    (void)pk_filter_install(NULL);
     if (r < 0)
         fail_msg("the kernel refuses the filters: %s", strerror(-r));
     return probe;
