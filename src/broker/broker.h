@@ -108,7 +108,8 @@ struct pk_broker_move {
     unsigned lane; /* index in the group */
 };
 int pk_broker_group_move(struct pk_broker *broker, const char *key,
-                         const struct pk_broker_move *moves, size_t count, struct pk_error *err);
+                         const struct pk_broker_move *moves, size_t count, pk_nsec drain,
+                         struct pk_error *err);
 /* Switches the count of each slot's load on or off. */
 int pk_broker_group_meter(struct pk_broker *broker, const char *key, bool on, struct pk_error *err);
 /* Per slot: the lane's index (UINT_MAX = none), where it would be without moves, and the load that

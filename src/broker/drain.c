@@ -26,6 +26,7 @@ void pk_group_wish_done(struct pk_group_wish *wish)
     pk_free(wish->shares);
     pk_free(wish->moves);
     pk_free(wish->until);
+    pk_free(wish->began);
     pk_free(wish->slots);
     pk_free(wish->flows);
     pk_free(wish->deadline);
@@ -48,12 +49,16 @@ static int need_until(struct pk_broker *broker, uint32_t group, struct pk_error 
     const struct pk_slots *slots = broker->tables[group];
     if (wish->until != NULL)
         return 0;
+    wish->began = pk_zalloc_array(PK_HASH_SLOTS, sizeof *wish->began);
     wish->until = pk_zalloc_array(PK_HASH_SLOTS, sizeof *wish->until);
-    if (wish->until == NULL)
+    if (wish->until == NULL || wish->began == NULL)
         return pk_no_memory(err);
+    pk_nsec now = pk_time_monotonic();
     /* What an agent before this one began ends when its last slot was to. */
-    for (size_t i = 0; slots != NULL && i < PK_HASH_SLOTS; i++)
+    for (size_t i = 0; slots != NULL && i < PK_HASH_SLOTS; i++) {
         wish->until[i] = slots->old[i] != PK_NO_LANE ? (pk_nsec)slots->drain_until : 0;
+        wish->began[i] = now;
+    }
     return 0;
 }
 
@@ -118,6 +123,9 @@ int pk_group_step(struct pk_broker *broker, uint32_t group, enum pk_hash_mode mo
     bool changed = pk_slots_step(slots, wish->until, &way);
     if (!changed && !anew)
         return 0;
+    for (size_t i = 0; i < PK_HASH_SLOTS; i++)
+        if (have == NULL || have->old[i] == PK_NO_LANE)
+            wish->began[i] = way.now;
     r = pk_group_swap_table_take(broker, group, slots, err);
     if (r >= 0)
         (void)PK_TAKE(slots);
@@ -189,8 +197,7 @@ static void end_early(struct pk_broker *broker, uint32_t group, const uint8_t *a
     struct pk_group_wish *wish = &broker->wishes[group];
     const struct pk_slots *slots = broker->tables[group];
     for (size_t i = 0; i < PK_HASH_SLOTS; i++)
-        if (slots->old[i] != PK_NO_LANE && !alive[i] &&
-            now - (wish->until[i] - wish->drain) >= QUIET)
+        if (slots->old[i] != PK_NO_LANE && !alive[i] && now - wish->began[i] >= QUIET)
             wish->until[i] = now;
 }
 
@@ -325,7 +332,8 @@ static int find_group(struct pk_broker *broker, const char *key, struct pk_error
 }
 
 int pk_broker_group_move(struct pk_broker *broker, const char *key,
-                         const struct pk_broker_move *moves, size_t count, struct pk_error *err)
+                         const struct pk_broker_move *moves, size_t count, pk_nsec drain,
+                         struct pk_error *err)
 {
     int group = find_group(broker, key, err);
     if (group < 0)
@@ -347,6 +355,7 @@ int pk_broker_group_move(struct pk_broker *broker, const char *key,
                            moves[i].slot, moves[i].lane);
         wish->moves[moves[i].slot] = (uint16_t)lane;
     }
+    wish->drain = drain;
     return pk_group_step(broker, (uint32_t)group, (enum pk_hash_mode)broker->tables[group]->mode,
                          err);
 }

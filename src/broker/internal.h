@@ -54,6 +54,7 @@ struct pk_group_wish {
     size_t count;
     pk_nsec drain;
     uint16_t *moves;   /* per slot the number of its lane, or PK_NO_LANE; NULL = none */
+    pk_nsec *began;    /* per slot, when its drain began */
     pk_nsec *until;    /* per slot, when its drain ends; NULL = none drained since the start */
     size_t *slots;     /* per lane's number, that drain from it; as of the last step */
     size_t *flows;     /* the same */

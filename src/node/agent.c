@@ -81,6 +81,10 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
         r = pk_shunts_new(agent->broker, paths, &agent->shunts, err);
     if (r < 0)
         return r;
+    for (size_t i = 0; i < agent->plane.lane_count; i++)
+        pk_lane_adopt(agent, agent->plane.lanes[i]);
+    for (size_t i = 0; i < agent->plane.group_count; i++)
+        agent->plane.groups[i]->traffic_at = pk_time_monotonic(); /* for all that is known */
     *ret_agent = PK_TAKE(agent);
     return 0;
 }

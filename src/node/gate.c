@@ -102,7 +102,6 @@ static int is_settled(struct pk_agent *agent, struct pk_lane *lane, uint64_t sig
     bool open = pk_broker_lane_reader(agent->broker, lane->key);
     if (lane->gate.since == 0) {
         lane->gate.since = open ? now - settles : now;
-        lane->health.unproven = open && was_ill(agent, lane);
         pk_inline_lane_mark(agent, lane);
     } else if (signature != lane->gate.signature && !lane->reader) {
         lane->gate.since = now;
@@ -139,6 +138,14 @@ static void note_end(struct pk_agent *agent, struct pk_lane *lane)
     if (pk_broker_lane_count(agent->broker, lane->key, &count, NULL) == 0)
         lane->given = count.arrived - PK_MIN(count.arrived, count.unread);
     lane->told = lane->lost = 0;
+}
+
+void pk_lane_adopt(struct pk_agent *agent, struct pk_lane *lane)
+{
+    lane->reader = pk_broker_lane_reader(agent->broker, lane->key);
+    lane->health.unproven = lane->reader && was_ill(agent, lane);
+    if (lane->reader)
+        lane->health.health = lane->health.unproven ? PK_HEALTH_STALLED : PK_HEALTH_HEALTHY;
 }
 
 void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)

@@ -368,6 +368,8 @@ void pk_inline_refresh_probes(struct pk_agent *agent);
 /* ---- gate.c ---- */
 /* Looks for readers, opens or shuts the lane's gate, and has its slots follow. */
 void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane);
+/* When the agent starts: as an agent before it left the lane, until it has been looked at. */
+void pk_lane_adopt(struct pk_agent *agent, struct pk_lane *lane);
 /* Lets go of the processes that were watched. */
 void pk_lane_forget_readers(struct pk_lane *lane);
 

@@ -85,12 +85,13 @@ static int act(struct pk_agent *agent, struct pk_group *group, const struct pk_b
     if (home) {
         pk_log(PK_LOG_INFO, "node", "group %s: even by itself, %zu slots go home", group->key,
                level->moved);
-        r = pk_broker_group_move(agent->broker, group->key, NULL, 0, err);
+        r = pk_broker_group_move(agent->broker, group->key, NULL, 0, group->drain, err);
     } else if (plan->before >= PK_EVEN && plan->count > 0) {
         pk_log(PK_LOG_INFO, "node",
                "group %s: its hottest lane has %.2f of the mean; %zu slots move: %.2f", group->key,
                plan->before, plan->count, plan->after);
-        r = pk_broker_group_move(agent->broker, group->key, plan->moves, plan->count, err);
+        r = pk_broker_group_move(agent->broker, group->key, plan->moves, plan->count, group->drain,
+                                 err);
         if (r >= 0)
             level->moved += plan->count;
     }
@@ -140,7 +141,7 @@ void pk_level_look(struct pk_agent *agent, struct pk_group *group,
     level->unevenness = pk_unevenness(shares, deltas, count);
     if (!group->rebalance) {
         if (level->moved > 0)
-            (void)pk_broker_group_move(agent->broker, group->key, NULL, 0, NULL);
+            (void)pk_broker_group_move(agent->broker, group->key, NULL, 0, group->drain, NULL);
         stop(agent, group);
         level->moved = 0;
         level->said[0] = '\0';
