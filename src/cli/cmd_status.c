@@ -39,6 +39,21 @@ static const struct pk_table_column tap_columns[] = {
     { "UNCLAIMED", "counters.unclaimed", 0, true, NULL },
     { "PACKETS/S", "rate", 2, true, "count" },
 };
+/* Of inline taps: one row for each direction. */
+static const struct pk_table_column inline_columns[] = {
+    { "INLINE", "name", 1, false, NULL },
+    { "STATE", "state", 1, false, NULL },
+    { "SINCE", "since", 3, false, NULL },
+    { "FROM", "from", 1, false, NULL },
+    { "TO", "to", 1, false, NULL },
+    { "PACKETS", "packets", 1, true, NULL },
+    { "THROUGH", "returned", 1, true, NULL },
+    { "TOOL DROPPED", "toolDropped", 1, true, NULL },
+    { "BYPASSED", "bypassed", 1, true, NULL },
+    { "BLOCKED", "blocked", 2, true, NULL },
+    { "LOST", "lost", 1, true, NULL },
+    { "PACKETS/S", "rate", 2, true, "count" },
+};
 static const struct pk_table_column tenant_columns[] = {
     { "TENANT", "name", 1, false, NULL },
     { "TAP", "tap", 1, false, NULL },
@@ -206,6 +221,36 @@ static void set_lane_state(json_t *row)
         (void)json_object_set_new(row, "state", json_string(health));
     else if (pk_json_bool_or(drain, "leaving", false))
         (void)json_object_set(row, "state", json_object_get(drain, "state"));
+static json_t *inline_rows(struct watch *watch, json_t *counters, const json_t *status)
+{
+    static const char *const losses[] = { "ringDropped", "unread", "notSent" };
+    json_t *rows = json_array();
+    size_t t, i;
+    json_t *tap, *way;
+    json_array_foreach(json_object_get(status, "taps"), t, tap)
+    {
+        const json_t *through = json_object_get(tap, "inline");
+        const char *name = pk_json_string_or(tap, "name", "");
+        json_array_foreach(json_object_get(through, "directions"), i, way)
+        {
+            PK_CLEANUP(pk_free_p) char *key = pk_asprintf("%s %zu", name, i);
+            json_t *row = json_copy(way);
+            if (row == NULL || key == NULL) {
+                json_decref(row);
+                continue;
+            }
+            int64_t lost = 0;
+            for (size_t k = 0; k < PK_ARRAY_SIZE(losses); k++)
+                lost += pk_json_int_or(way, losses[k], 0);
+            add_rate(watch, counters, "inline", key, row);
+            (void)json_object_set_new(row, "name", json_string(name));
+            (void)json_object_set_new(row, "lost", json_integer(lost));
+            (void)json_object_set(row, "state", json_object_get(through, "state"));
+            (void)json_object_set(row, "since", json_object_get(through, "since"));
+            (void)json_array_append_new(rows, row);
+        }
+    }
+    return rows;
 }
 
 static json_t *lane_rows(struct watch *watch, json_t *counters, const json_t *status)
@@ -346,6 +391,7 @@ static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *c
     pk_print_clean(stdout, state);
     printf("%s\n\n", pk_color(ctx, NULL));
     PK_JSON taps = tap_rows(watch, counters, status);
+    PK_JSON pairs = inline_rows(watch, counters, status);
     PK_JSON tenants = tenant_rows(watch, counters, status);
     PK_JSON groups = group_rows(watch, counters, status);
     PK_JSON lanes = lane_rows(watch, counters, status);
@@ -355,6 +401,8 @@ static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *c
                          err);
     if (r >= 0)
         print_setups(ctx, status);
+    if (r >= 0)
+        r = print_part(ctx, pairs, inline_columns, PK_ARRAY_SIZE(inline_columns) - hidden, err);
     if (r >= 0)
         r = print_part(ctx, tenants, tenant_columns, PK_ARRAY_SIZE(tenant_columns) - hidden, err);
     if (r >= 0)

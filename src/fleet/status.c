@@ -189,6 +189,19 @@ static json_t *groups_json(struct report *report)
     return groups;
 }
 
+/* Traffic that no tool looks at, or that is cut, is nothing to find out by chance. */
+static void complain_of_inline(struct report *report, const char *tap, const json_t *through)
+{
+    const char *state = pk_json_string_or(through, "state", "");
+    json_int_t lanes = number(through, "lanes"), good = number(through, "lanesThrough");
+    if (strcmp(state, "inline") == 0)
+        return;
+    complain(report, "tap %s: packets of %lld of %lld lanes %s, since %s", tap,
+             (long long)(lanes - good), (long long)lanes,
+             strcmp(state, "blocking") == 0 ? "are dropped" : "go past their tool",
+             pk_json_string_or(through, "since", "its start"));
+}
+
 static json_t *taps_json(struct report *report)
 {
     const struct pk_desired *desired = report->fleet->desired;
@@ -214,8 +227,10 @@ static json_t *taps_json(struct report *report)
         if (replay != NULL)
             (void)json_object_set(json, "replay", replay);
         json_t *through = json_object_get(row, "inline");
-        if (through != NULL)
+        if (through != NULL) {
             (void)json_object_set(json, "inline", through);
+            complain_of_inline(report, tap->name, through);
+        }
         json_t *why = json_object_get(row, "reasons");
         if (why != NULL)
             (void)json_object_set(json, "reasons", why);

@@ -226,6 +226,31 @@ static int check_lanes(const struct pk_agent *agent, const struct pk_tap *tap, s
     return 0;
 }
 
+/* Packets that XDP sends where it cannot vanish without a trace. Looked at each time: of a veth it
+ * depends on the other end. */
+static int check_can_send(struct pk_tap *tap, const struct pk_link *link, struct pk_error *err)
+{
+    enum pk_redirect can = pk_link_redirect(link->ifindex);
+    if (can == PK_REDIRECT_NONE && link->is_veth) {
+        (void)pk_fail(err, PK_E_UNSUPPORTED,
+                      "%s takes no packets: the other end of the veth has "
+                      "no NAPI",
+                      link->name);
+        return pk_hint(err, "switch it on there: 'ethtool -K IF gro on' while the link is up");
+    }
+    if (can == PK_REDIRECT_NONE && tap->attached) {
+        (void)pk_fail(err, PK_E_UNSUPPORTED, "the driver of %s cannot send packets for XDP",
+                      link->name);
+        return pk_hint(err, "use an interface whose driver has XDP_REDIRECT as a target "
+                            "(ndo_xdp_xmit)");
+    }
+    if (can == PK_REDIRECT_SMALL && link->mtu > PK_NODE_MTU_ONE_PAGE)
+        (void)snprintf(tap->detail, sizeof(tap->detail),
+                       "%s cannot send packets above %u bytes for XDP", link->name,
+                       PK_NODE_MTU_ONE_PAGE);
+    return 0;
+}
+
 int pk_inline_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
 {
     struct pk_link a, b;
@@ -234,6 +259,11 @@ int pk_inline_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_e
         r = pk_tap_take_interface(agent, tap, tap->interface, &tap->before, &a, err);
     if (r == 0)
         r = pk_tap_take_interface(agent, tap, tap->other.interface, &tap->other.before, &b, err);
+    if (r < 0)
+        return r;
+    r = check_can_send(tap, &a, err);
+    if (r == 0)
+        r = check_can_send(tap, &b, err);
     if (r < 0)
         return r;
     tap->live_mtu = PK_MAX(a.mtu, b.mtu);

@@ -35,6 +35,8 @@ struct pk_replay;
 /* veth drops a redirected frame longer than its MTU + Ethernet header + one VLAN tag
  * (veth_xdp_xmit), so links get room for a second tag. */
 #define PK_NODE_MTU_ROOM 8u
+/* What fits one page with XDP's headroom and the kernel's own part at its end. */
+#define PK_NODE_MTU_ONE_PAGE 3498u
 
 /* ---- names.c: pure ---- */
 /* The last part of pk_lane_netns_path(). */
@@ -132,6 +134,11 @@ int pk_offloads_get(int ioctl_fd, const char *name, unsigned *ret_on, struct pk_
  * something stays on that was to go off). */
 int pk_offloads_set(int ioctl_fd, const char *name, unsigned bits, bool on, struct pk_error *err);
 const char *pk_offload_name(unsigned bit);
+
+/* ---- redirect.c ---- */
+/* What XDP can send out of an interface: frames that fill a page at most, or all. */
+enum pk_redirect { PK_REDIRECT_UNKNOWN, PK_REDIRECT_NONE, PK_REDIRECT_SMALL, PK_REDIRECT_ALL };
+enum pk_redirect pk_link_redirect(unsigned ifindex);
 
 /* ---- bpffs.c ---- */
 int pk_bpffs_mount(const char *path, struct pk_error *err);

@@ -285,6 +285,7 @@ def test_interfaces_are_put_back_as_they_were(instance, pair):
     try:
         for wire in wires:
             subprocess.run(["ethtool", "-K", wire.far, "gro", "on"], check=True)
+            subprocess.run(["ethtool", "-K", wire.near, "gro", "on"], check=True)
         flags = [pathlib.Path(f"/sys/class/net/{w.far}/flags").read_text() for w in wires]
         before = [features(w.far) for w in wires]
         instance.put("/v1/fleets/f/lanes/g/0", {"inline": True})
@@ -308,6 +309,30 @@ def test_interfaces_are_put_back_as_they_were(instance, pair):
         instance.delete("/v1/fleets/f/taps/t")
         assert [features(w.far) for w in wires] == before
         assert [pathlib.Path(f"/sys/class/net/{w.far}/flags").read_text() for w in wires] == flags
+    finally:
+        for wire in wires:
+            wire.unplug()
+
+
+def test_an_interface_that_swallows_packets_is_refused(instance):
+    """A veth without NAPI at its other end drops all that XDP sends to it, and counts it nowhere."""
+    wires = [Wire(instance.tag), Wire(instance.tag)]
+    try:
+        subprocess.run(["ethtool", "-K", wires[0].near, "gro", "on"], check=True)
+        instance.put("/v1/fleets/f/lanes/g/0", {"inline": True})
+        instance.put("/v1/fleets/f/groups/g", {"lanes": [{"index": 0}]})
+        body = {"kind": "inline", "interface": wires[0].far, "groups": [{"name": "g"}],
+                "inline": {"interface": wires[1].far}}
+        with pytest.raises(Refused) as refused:
+            instance.put("/v1/fleets/f/taps/t", body)
+        assert f"{wires[1].far} takes no packets" in refused.value.error["message"]
+        assert "gro on" in refused.value.error["hint"]
+        assert instance.plane()["taps"] == []
+        subprocess.run(["ethtool", "-K", wires[1].near, "gro", "on"], check=True)
+        instance.put("/v1/fleets/f/taps/t", body)
+        subprocess.run(["ethtool", "-K", wires[1].near, "gro", "off"], check=True)
+        wait_until(lambda: "takes no packets" in instance.tap()["detail"], 5, "the sweep to see it")
+        instance.delete("/v1/fleets/f/taps/t")
     finally:
         for wire in wires:
             wire.unplug()
