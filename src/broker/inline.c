@@ -11,6 +11,7 @@
 #include <bpf/bpf.h>
 
 #include "base/fs.h"
+#include "base/time.h"
 #include "broker/internal.h"
 
 #define LINK_NAME_SIZE 32
@@ -254,6 +255,7 @@ int pk_broker_inline_attach(struct pk_broker *broker, const char *key,
 
     const struct pk_inline_tap_record before = broker->inline_taps[id];
     struct pk_inline_tap_record record = { .build = broker->build,
+                                           .began = is_new ? (uint64_t)pk_time_now() : before.began,
                                            .fail_after = config->fail_after,
                                            .ifindex = { config->ifindex[0], config->ifindex[1] },
                                            .mode = { PK_XDP_NATIVE, PK_XDP_NATIVE },
@@ -482,7 +484,8 @@ static int add_tap_counters(struct pk_broker *broker, uint32_t id, json_t *list,
                             struct pk_error *err)
 {
     json_t *directions = json_array();
-    json_array_append_new(list, json_pack("{s:s, s:o}", "key", broker->inline_taps[id].key,
+    json_array_append_new(list, json_pack("{s:s, s:I, s:o}", "key", broker->inline_taps[id].key,
+                                          "began", (json_int_t)broker->inline_taps[id].began,
                                           "directions", directions));
     for (uint32_t side = 0; side < PK_SIDES; side++) {
         struct pk_inline_counters count;

@@ -56,7 +56,7 @@ int pk_broker_inline_lane_health(struct pk_broker *broker, const char *key,
 
 /*
  * pk_broker_counters() has for inline taps, each list by direction (of side 0 first):
- * {"inline":[{"key","directions":[{"packets","bytes","sent","sentBytes","bypassed","bypassedBytes",
+ * {"inline":[{"key","began","directions":[{"packets","bytes","sent","sentBytes","bypassed","bypassedBytes",
  *             "blocked","blockedBytes","notSent","noLane","unanswered","oddTag"}*2]}],
  *  "inlineLanes":[{"key","directions":[{"sent","sentBytes","arrived","ringDropped","unread",
  *             "returned","returnedBytes","notSent","probes","answered",

@@ -221,6 +221,8 @@ static void set_lane_state(json_t *row)
         (void)json_object_set_new(row, "state", json_string(health));
     else if (pk_json_bool_or(drain, "leaving", false))
         (void)json_object_set(row, "state", json_object_get(drain, "state"));
+}
+
 static json_t *inline_rows(struct watch *watch, json_t *counters, const json_t *status)
 {
     static const char *const losses[] = { "ringDropped", "unread", "notSent" };

@@ -25,6 +25,15 @@
 /* A tool that is asked every second and has not answered for so long hangs. */
 #define ANSWER_AGE (5 * PK_NSEC_PER_SEC)
 
+static bool is_inline(const struct pk_desired *desired, const struct pk_unit *unit)
+{
+    for (size_t i = 0; i < desired->lane_count; i++)
+        if (desired->lanes[i].index == unit->lane &&
+            strcmp(desired->lanes[i].group, unit->group) == 0)
+            return desired->lanes[i].is_inline;
+    return false;
+}
+
 /* What is known of a fleet's tools, for pk_ledger_look(). Lock held. */
 static json_t *tools_of(struct pk_fleet *fleet)
 {
@@ -34,7 +43,8 @@ static json_t *tools_of(struct pk_fleet *fleet)
     for (size_t i = 0; desired != NULL && i < desired->unit_count; i++) {
         const struct pk_unit *unit = &desired->units[i];
         const struct pk_runtime *life = pk_runtime_find(fleet, unit->name);
-        bool counts = unit->probe != PK_PROBE_NONE;
+        /* An inline tool counts the agent's probes as well: what was handed to it says more. */
+        bool counts = unit->probe != PK_PROBE_NONE && !is_inline(desired, unit);
         bool live = life != NULL && life->answered_at != 0 && !life->end_noted;
         bool silent = live && now - life->answered_at > ANSWER_AGE;
         uint64_t packets = life != NULL ? life->base_packets + life->packets : 0;

@@ -48,6 +48,16 @@ static const struct pk_ledger_row rows[] = {
       "see that the mirror delivers all fragments, in order; a larger MTU on the tunnel's way "
       "avoids fragments" },
 
+    { TAP, PK_LEDGER_CHOICE, "bypassed", "bypassed", "inline tap",
+      "it went past the tool: none was there, or it did not answer",
+      "'picket status' says since when, and why; taps[].inline.failure: closed drops it instead" },
+    { TAP, PK_LEDGER_LOSS, "withheld", "inline-blocked", "inline tap",
+      "no tool was there or it did not answer, and the tap fails closed",
+      "'picket status' says why the tool does not run; taps[].inline.failure: open lets it past" },
+    { TAP, PK_LEDGER_LOSS, "notSent", "wire-gone", "inline tap",
+      "the interface that it was to leave by was gone",
+      "plug it in again; 'picket status' says which one is missing" },
+
 #define READ(reason, text, remedy) \
     { TAP, PK_LEDGER_NOTE, "reasons." reason, reason, "tap", text, remedy },
     READ("non-ip", "neither IPv4 nor IPv6: went to the group's first lane",

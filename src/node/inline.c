@@ -307,6 +307,18 @@ int pk_inline_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_e
 
 /* ---- what is told of them ---- */
 
+static json_int_t began_of(const json_t *counters, const char *key)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(json_object_get(counters, "inline"), i, item)
+    {
+        if (pk_str_equal(json_string_value(json_object_get(item, "key")), key))
+            return json_integer_value(json_object_get(item, "began"));
+    }
+    return 0;
+}
+
 static json_t *directions_of(const json_t *counters, const char *list, const char *key)
 {
     size_t i;
@@ -390,12 +402,19 @@ json_t *pk_inline_tap_status(const struct pk_agent *agent, const struct pk_tap *
                         : tap->other.closed           ? "blocking"
                                                       : "bypassing";
     json_t *directions = json_array(), *json = state_json(state, since);
-    json_int_t packets = 0, bytes = 0, dropped = 0;
+    json_int_t packets = 0, bytes = 0, dropped = 0, sent = 0, sent_bytes = 0, bypassed = 0;
+    json_int_t blocked = 0, not_sent = 0;
     int bad = 0;
     for (unsigned side = 0; side < PK_SIDES; side++) {
         json_t *one = direction(agent, tap, counters, side);
         packets += number(one, "packets");
         bytes += number(one, "bytes");
+        sent += number(one, "sent");
+        sent_bytes += number(one, "sentBytes");
+        bypassed += number(one, "bypassed");
+        blocked += number(one, "blocked");
+        not_sent += number(one, "packets") - number(one, "sent") - number(one, "bypassed") -
+                    number(one, "blocked");
         dropped += number(one, "blocked") + number(one, "notSent") + number(one, "ringDropped") +
                    number(one, "unread");
         bad |= json_array_append_new(directions, one);
@@ -410,6 +429,10 @@ json_t *pk_inline_tap_status(const struct pk_agent *agent, const struct pk_tap *
         json_decref(json);
         return NULL;
     }
-    return json_pack("{s:I,s:I,s:I,s:o}", "packets", packets, "bytes", bytes, "dropped", dropped,
-                     "inline", json);
+    /* What went into the group's lanes is one tenant's, so that taps of all kinds add up alike. */
+    json_int_t began = began_of(counters, tap->key);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:[{s:s,s:I,s:I,s:I}],s:o}", "began", began,
+                     "packets", packets, "bytes", bytes, "dropped", dropped, "bypassed", bypassed,
+                     "withheld", blocked, "notSent", not_sent, "tenants", "name", "", "began",
+                     began, "packets", sent, "bytes", sent_bytes, "inline", json);
 }

@@ -214,6 +214,12 @@ int pk_inline_wire(struct xdp_md *ctx)
     }
     pk_inline_ask(state, side, now);
     pk_tag_hide(ctx);
+    __u32 group = group_id;
+    struct pk_group_counters *of_group = bpf_map_lookup_elem(&pk_group_counts, &group);
+    if (of_group) { /* it has only seen what was not sent past it */
+        count_outcome(of_group, PK_OUTCOME_ALL, (__u32)size);
+        count_outcome(of_group, PK_OUTCOME_SENT, (__u32)size);
+    }
     in->sent++;
     in->sent_bytes += size;
     all->sent++;

@@ -71,6 +71,7 @@ struct pk_inline_lane_counters {
 struct pk_inline_tap_record {
     char key[192]; /* "" = free; PK_KEY_SIZE */
     __u64 build;
+    __u64 began;      /* CLOCK_REALTIME, ns: when its counters were 0 */
     __u64 fail_after; /* ns */
     __u32 ifindex[PK_SIDES];
     __u32 mode[PK_SIDES]; /* enum pk_xdp_mode */
@@ -88,7 +89,7 @@ _Static_assert(sizeof(struct pk_probe_frame) == PK_PROBE_SIZE, "a probe is a sho
 _Static_assert(sizeof(struct pk_inline_state) == 32, "part of the pinned layout");
 _Static_assert(sizeof(struct pk_inline_counters) == 96, "part of the pinned layout");
 _Static_assert(sizeof(struct pk_inline_lane_counters) == 80, "part of the pinned layout");
-_Static_assert(sizeof(struct pk_inline_tap_record) == 232, "part of the pinned layout");
+_Static_assert(sizeof(struct pk_inline_tap_record) == 240, "part of the pinned layout");
 _Static_assert(sizeof(struct pk_inline_lane_record) == 16, "part of the pinned layout");
 
 #endif
