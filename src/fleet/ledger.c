@@ -99,9 +99,12 @@ static int tick(struct pk_manager *manager, const char *name, const json_t *plan
     int r = fleet != NULL && fleet->desired != NULL ? 0 : PK_E_NOTFOUND;
     if (r == 0 && plane != NULL)
         r = add_look(fleet, plane, now, err);
-    bool due =
-        r >= 0 && fleet->ledger != NULL &&
-        (plane == NULL || now - fleet->ledger_kept_at >= KEEP_EVERY || now < fleet->ledger_kept_at);
+    /* What is new is kept at once: what an interface had counted before is not to be taken for what
+     * it has counted since. */
+    bool due = r >= 0 && fleet->ledger != NULL &&
+               (plane == NULL || now - fleet->ledger_kept_at >= KEEP_EVERY ||
+                now < fleet->ledger_kept_at ||
+                pk_json_int_or(fleet->ledger, "changed", 0) > fleet->ledger_kept_at);
     if (due) {
         account = json_deep_copy(fleet->ledger);
         sample = pk_ledger_sample(fleet->ledger);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Looks and accounts. An account is {"since":ns,"at":ns,"things":{KEY:{"began","since","seen",
+ * Looks and accounts. An account is
+ * {"since":ns,"at":ns,"changed":ns,"things":{KEY:{"began","since","seen",
  * "moved","last":{},"sum":{},"info":{}}}}: last is what was counted in the newest look, sum what
- * has come together since the account began, moved what came in since the look before.
+ * has come together since the account began, moved what came in since the look before; changed is
+ * the look in which a thing was new.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -334,7 +336,7 @@ static int add_counts(json_t *account, const char *key, const json_t *seen)
     bad |= put(entry, "began", began) | put(entry, "seen", at) |
            put(entry, "moved", get(grown, in_of(thing)));
     if (is_new || !same)
-        bad |= put(entry, "anew", at);
+        bad |= put(entry, "anew", at) | put(account, "changed", at);
     return bad | json_object_set(entry, "info", json_object_get(seen, "info"));
 }
 

@@ -181,8 +181,16 @@ static json_t *join_tap(struct join *join, const char *key)
     (void)snprintf(nic, sizeof(nic), "nic/%s", name);
     struct balance balance = { .gaps = json_array() };
     int64_t received = value(join, key, "packets");
-    tell_rows(join, PK_LEDGER_NIC, nic, where, NULL, received, &balance);
+    /* What the interface lost is a share of what came to it: the sum is known after the first pass.
+     */
+    json_t *losses = join->losses;
+    join->losses = json_array();
+    tell_rows(join, PK_LEDGER_NIC, nic, where, NULL, 0, &balance);
+    json_decref(join->losses);
+    join->losses = losses;
     int64_t before = balance.lost;
+    balance = (struct balance){ .gaps = balance.gaps };
+    tell_rows(join, PK_LEDGER_NIC, nic, where, NULL, received + before, &balance);
     balance.in = received + before;
     tell_rows(join, PK_LEDGER_TAP, key, where, NULL, balance.in, &balance);
     int64_t left = received - balance.left_out - (balance.lost - before);

@@ -104,7 +104,10 @@ def at_rest(site):
         last.append((seen, document["at"]))
         quiet = len(last) > 1 and last[-2][0] == seen and last[-2][1] != document["at"] and told["underWay"] == 0
         return document if quiet and document["taps"][0]["balance"]["in"] >= site.sender.sent else None
-    return wait_for("the ledger to rest", 60, look)
+    try:
+        return wait_for("the ledger to rest", 60, look)
+    except AssertionError as fault:
+        raise AssertionError(f"{fault}; {last[-2:]}; sent {site.sender.sent}\n{site.run('ledger', 'led', check=False).stdout}") from None
 
 
 def ready(site):
