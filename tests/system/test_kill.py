@@ -92,8 +92,8 @@ def check_packets(status, before, dead_lane):
     assert tap > 0 and tap == sum(lane[0] + lane[2] for lane in lanes), (tap, lanes)
     for index, (packets, unread, _, read, unread_by_tool) in enumerate(lanes):
         if index == dead_lane:
-            assert unread > 0, lanes
-            assert read <= packets - unread, lanes
+            # Its slots went to the other lane at once; what it had taken and not told of is not known.
+            assert unread + read <= packets < max(lane[0] for lane in lanes), lanes
         else:
             assert (unread, read, unread_by_tool) == (0, packets, 0), (index, lanes)
 
