@@ -88,8 +88,10 @@ static int fail(int sys, unsigned ifindex, const char *what, struct pk_error *er
     char name[IF_NAMESIZE];
     if (if_indextoname(ifindex, name) == NULL)
         snprintf(name, sizeof name, "#%u", ifindex);
-    if (sys == ENODEV || sys == ENXIO)
-        return pk_fail(err, PK_E_NOTFOUND, "the interface %s is gone", name);
+    if (sys == ENODEV || sys == ENXIO) {
+        pk_fail(err, PK_E_NOTFOUND, "the interface %s is gone", name);
+        return pk_hint(err, "'ip link' lists those of this namespace");
+    }
     if (sys == ENOENT || sys == EOPNOTSUPP || sys == EAFNOSUPPORT) {
         pk_fail(err, PK_E_UNSUPPORTED, "the kernel has no %s", what);
         return pk_hint(err,

@@ -19,6 +19,7 @@
 #include "encap.h"
 #include "net.h"
 #include "plane.h"
+#include "tenancy.h"
 
 /* ---- each group gets each packet once ---- */
 
@@ -87,6 +88,101 @@ static void tags_arrive_as_they_were(void **state)
     plane_down(&plane);
 }
 
+/* ---- tenants ---- */
+
+static void dump(const struct tenancy_packet *packet)
+{
+    print_message("# ");
+    for (size_t i = 0; i < packet->len; i++)
+        print_message("%02x", packet->frame[i]);
+    print_message("\n");
+}
+
+/* What user space says goes to the lanes that really got it. */
+static void check_decision(struct plane *plane, const struct tenancy *tenancy, uint32_t number,
+                           const struct tenancy_packet *packet,
+                           const struct pk_broker_decision *decision)
+{
+    const char *name = packet->tenant == TENANCY_NONE ? "" : tenancy->names[packet->tenant];
+    bool known = decision->tenant != NULL;
+    if ((known && strcmp(decision->tenant, name) != 0) || (!known && !packet->may_be_lost)) {
+        dump(packet);
+        fail_msg("packet %u is tenant \"%s\"'s, user space says \"%s\"", number, name,
+                 known ? decision->tenant : "(unknown)");
+    }
+    for (unsigned group = 0; group < plane->groups; group++) {
+        unsigned got = plane_got(plane, group, number);
+        unsigned want = known && tenancy->tenant_of[group] == packet->tenant;
+        if (got != want) {
+            dump(packet);
+            fail_msg("packet %u of tenant \"%s\" came to group %u %u times", number, name, group,
+                     got);
+        }
+        for (size_t i = 0; i < decision->count; i++) {
+            char key[16];
+            snprintf(key, sizeof key, "f/g%u", group);
+            if (strcmp(decision->targets[i].group_key, key) == 0)
+                assert_int_equal(decision->targets[i].lane, plane->in_lane[group][number]);
+        }
+    }
+}
+
+/* Random tenants, random packets in all encapsulations, whole and in fragments, quoted by ICMP
+ * errors: each comes once to each group of its tenant, and to no other group. */
+static void tenants_stay_apart(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 16, PACKETS = 1500, AT_ONCE = 40 };
+    static struct plane plane;
+    static struct tenancy tenancy;
+    static struct tenancy_packet packets[AT_ONCE + TENANCY_PARTS];
+    static struct pk_broker_decision decisions[AT_ONCE + TENANCY_PARTS];
+    const char *rounds = getenv("PICKET_TEST_ROUNDS"), *seed = getenv("PICKET_TEST_SEED");
+    tenancy.rng.state = seed != NULL ? strtoull(seed, NULL, 10) : 11;
+    plane_up(&plane, PLANE_GROUPS, 2, 9000);
+    uint64_t in_group[PLANE_GROUPS] = { 0 }, lost = 0, all = 0;
+    unsigned delivered = 0;
+    for (unsigned round = rounds != NULL ? (unsigned)strtoul(rounds, NULL, 10) : ROUNDS; round > 0;
+         round--) {
+        tenancy_random(&tenancy, plane.groups);
+        tenancy_attach(&tenancy, &plane);
+        for (uint32_t sent = 0; sent < PACKETS;) {
+            uint32_t first = sent, count = 0;
+            while (count < AT_ONCE)
+                count += (uint32_t)tenancy_packets(&tenancy, &packets[count]);
+            for (uint32_t i = 0; i < count; i++, sent++) {
+                struct pk_error err = { 0 };
+                plane_number(packets[i].frame, packets[i].len, sent);
+                assert_int_equal(pk_broker_decide(plane.broker, "f/t", packets[i].frame,
+                                                  packets[i].len, &decisions[i], &err),
+                                 0);
+                assert_int_equal(net_send(plane.sender, packets[i].frame, packets[i].len), 0);
+            }
+            plane_receive(&plane);
+            for (uint32_t i = 0; i < count; i++) {
+                check_decision(&plane, &tenancy, first + i, &packets[i], &decisions[i]);
+                lost += decisions[i].tenant == NULL;
+                for (unsigned group = 0; group < plane.groups; group++) {
+                    in_group[group] += plane_got(&plane, group, first + i);
+                    delivered += plane_got(&plane, group, first + i);
+                }
+            }
+            all += count;
+        }
+        plane_forget(&plane);
+    }
+    assert_int_equal(plane.foreign, 0);
+    for (unsigned group = 0; group < plane.groups; group++)
+        plane_sums(&plane, group, in_group[group], UINT64_MAX);
+    assert_int_equal(net_count(plane.broker, "taps", "f/t", "packets"), all);
+    assert_int_equal(net_count(plane.broker, "taps", "f/t", "tenant-unknown"), lost);
+    assert_int_equal(net_count(plane.broker, "taps", "f/t", "dropped"),
+                     lost + net_count(plane.broker, "taps", "f/t", "unclaimed"));
+    print_message("# %llu packets, %u deliveries, %llu fragments of nobody known\n",
+                  (unsigned long long)all, delivered, (unsigned long long)lost);
+    plane_down(&plane);
+}
+
 int main(void)
 {
     if (!net_begin())
@@ -94,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_reaches_every_group),
         cmocka_unit_test(tags_arrive_as_they_were),
+        cmocka_unit_test(tenants_stay_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
