@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fs.h"
 #include "base/proc.h"
@@ -85,17 +86,27 @@ void bench_cpus_find(struct bench_cpus *cpus)
         (void)closedir(dir);
 }
 
-/* The first number of a schedstat file: ns on a CPU. */
+/* A number of the first line of a file of the kernel's; words count from 0. */
+static uint64_t read_number(const char *path, unsigned word)
+{
+    PK_CLEANUP(pk_free_p) char *text = NULL;
+    size_t len = 0;
+    uint64_t number = 0;
+    if (pk_file_read(path, 1 << 20, &text, &len, NULL) < 0)
+        return 0;
+    char *at = text + strspn(text, " ");
+    for (; word > 0; word--) {
+        at += strcspn(at, " \n");
+        at += strspn(at, " ");
+    }
+    at[strcspn(at, " \n")] = '\0';
+    return pk_parse_u64(at, &number, NULL) >= 0 ? number : 0;
+}
+
+/* ns on a CPU, of a schedstat file. */
 static uint64_t on_cpu(const char *path)
 {
-    unsigned long long ns = 0;
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    if (fscanf(file, "%llu", &ns) != 1) /* NOLINT(cert-err34-c): the kernel's own text */
-        ns = 0;
-    (void)fclose(file);
-    return ns;
+    return read_number(path, 0);
 }
 
 static uint64_t threads_of(pid_t pid)
@@ -117,16 +128,8 @@ static uint64_t threads_of(pid_t pid)
 
 static uint64_t interrupt_time(void)
 {
-    unsigned long long ticks[7] = { 0 };
-    FILE *file = fopen("/proc/stat", "re");
-    if (file == NULL)
-        return 0;
-    /* NOLINTNEXTLINE(cert-err34-c): the kernel's own text */
-    if (fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu", &ticks[0], &ticks[1], &ticks[2],
-               &ticks[3], &ticks[4], &ticks[5], &ticks[6]) != 7)
-        ticks[6] = 0;
-    (void)fclose(file);
-    return ticks[6] * (PK_NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
+    /* cpu user nice system idle iowait irq softirq */
+    return read_number("/proc/stat", 7) * (PK_NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
 static uint64_t of_timeval(struct timeval time)

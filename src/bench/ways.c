@@ -6,7 +6,6 @@
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/json.h"
+#include "base/str.h"
 #include "bench/internal.h"
 
 /* Where readers on the host read; also of all others, the name within. */
@@ -183,7 +183,9 @@ static int make_sriov(struct bench_rig *rig, struct bench_way *way, struct pk_er
         snprintf(path, sizeof path, "/sys/class/net/%s/device/sriov_totalvfs", entry->d_name);
         if (entry->d_name[0] == '.' || pk_file_read(path, 32, &text, &len, NULL) < 0)
             continue;
-        if (strtoul(text, NULL, 10) > 0)
+        uint64_t functions = 0;
+        text[strcspn(text, "\n")] = '\0';
+        if (pk_parse_u64(text, &functions, NULL) >= 0 && functions > 0)
             snprintf(found + strlen(found), sizeof found - strlen(found), "%s%.16s",
                      found[0] != '\0' ? ", " : "", entry->d_name);
         pk_free(text);
