@@ -107,11 +107,13 @@ void pk_print_plan(const struct pk_ctx *ctx, const json_t *plan)
     {
         char symbol = symbol_of(step);
         const char *effect = pk_json_string_or(step, "traffic", "");
+        const char *reason = pk_json_string_or(step, "reason", "");
         printf("  %s%c%s ", pk_color(ctx, color_of(symbol)), symbol, pk_color(ctx, NULL));
         pad(stdout, pk_json_string_or(step, "kind", ""), 6);
         pad(stdout, pk_json_string_or(step, "name", ""), width + 2);
-        pad(stdout, pk_json_string_or(step, "reason", ""),
-            effect[0] == '\0' ? 0 : reason_width + 2);
+        pad(stdout, reason, effect[0] == '\0' ? 0 : reason_width + 2);
+        if (effect[0] != '\0' && strlen(reason) > reason_width)
+            printf("\n%13s", "");
         pk_print_clean(stdout, effect);
         printf("\n");
         pk_print_settings(ctx, json_object_get(step, "settings"), 13);

@@ -35,7 +35,7 @@ static const struct pk_table_column tap_columns[] = {
     { "GROUPS", "groupNames", 3, false, NULL, .free_text = true },
     { "PACKETS", "packets", 1, true, NULL },
     { "BYTES", "bytes", 2, true, "bytes" },
-    { "DROPPED", "dropped", 1, true, NULL },
+    { "LOST", "lost", 1, true, NULL },
     { "UNCLAIMED", "counters.unclaimed", 0, true, NULL },
     { "PACKETS/S", "rate", 2, true, "count" },
 };
@@ -204,6 +204,10 @@ static json_t *tap_rows(struct watch *watch, json_t *counters, const json_t *sta
         if (row == NULL)
             continue;
         set_group_names(row, tap, NULL);
+        json_int_t left_out = pk_json_int_or(tap, "counters.unclaimed", 0) +
+                              pk_json_int_or(tap, "reasons.unwanted", 0);
+        json_int_t lost = pk_json_int_or(tap, "dropped", 0) - left_out;
+        (void)json_object_set_new(row, "lost", json_integer(PK_MAX(lost, 0)));
         add_rate(watch, counters, "tap", pk_json_string_or(row, "name", ""), row);
         (void)json_array_append_new(rows, row);
     }

@@ -151,15 +151,19 @@ static json_t *lane_json(struct report *report, const struct pk_lane_desired *la
     return json;
 }
 
-/* The numbers of a row of the agent's. */
+/* What is counted, of a row of the agent's: its numbers, but for these. */
 static json_t *counters_json(const json_t *row)
 {
+    static const char *const others[] = { "mtu", "priority", "generation", "began" };
     json_t *counters = json_object();
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)row, key, value)
     {
-        if (json_is_integer(value) && json_integer_value(value) >= 0)
+        bool counted = json_is_integer(value) && json_integer_value(value) >= 0;
+        for (size_t i = 0; i < PK_ARRAY_SIZE(others); i++)
+            counted = counted && strcmp(key, others[i]) != 0;
+        if (counted)
             (void)json_object_set(counters, key, value);
     }
     return counters;
