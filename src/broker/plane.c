@@ -295,6 +295,7 @@ int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
     plane->rodata->inline_closed = numbers.closed;
     plane->rodata->inline_fail_after = numbers.fail_after;
     plane->rodata->inline_token = pk_broker_probe_token(broker);
+    plane->rodata->inline_frags = pk_plane_redirects_frags();
     leave_out_own_maps(plane);
     int r = load(broker, plane, program, ret_fd, err);
     plane_bpf__destroy(plane);

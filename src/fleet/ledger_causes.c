@@ -55,8 +55,9 @@ static const struct pk_ledger_row rows[] = {
       "no tool was there or it did not answer, and the tap fails closed",
       "'picket status' says why the tool does not run; taps[].inline.failure: open lets it past" },
     { TAP, PK_LEDGER_LOSS, "notSent", "wire-gone", "inline tap",
-      "the interface that it was to leave by was gone",
-      "plug it in again; 'picket status' says which one is missing" },
+      "the interface that it was to leave by was gone, or it was too large for this kernel (above "
+      "3,498 bytes before Linux 6.3)",
+      "plug the interface in again; 'picket status' says what is wrong" },
 
 #define READ(reason, text, remedy) \
     { TAP, PK_LEDGER_NOTE, "reasons." reason, reason, "tap", text, remedy },

@@ -244,7 +244,9 @@ static int check_can_send(struct pk_tap *tap, const struct pk_link *link, struct
         return pk_hint(err, "use an interface whose driver has XDP_REDIRECT as a target "
                             "(ndo_xdp_xmit)");
     }
-    if (can == PK_REDIRECT_SMALL && link->mtu > PK_NODE_MTU_ONE_PAGE)
+    /* A kernel that does not tell (before 6.3) cannot either. */
+    if ((can == PK_REDIRECT_SMALL || can == PK_REDIRECT_UNKNOWN) &&
+        link->mtu > PK_NODE_MTU_ONE_PAGE)
         (void)snprintf(tap->detail, sizeof(tap->detail),
                        "%s cannot send packets above %u bytes for XDP", link->name,
                        PK_NODE_MTU_ONE_PAGE);

@@ -46,7 +46,7 @@ struct pk_inline_counters {
     __u64 bypassed_bytes;
     __u64 blocked; /* dropped, since the tap fails closed */
     __u64 blocked_bytes;
-    __u64 not_sent;   /* dropped: the other side's interface was not there */
+    __u64 not_sent;   /* dropped: no interface to send it to, or too large for this kernel */
     __u64 no_lane;    /* why: no lane has a tool */
     __u64 unanswered; /* why: the lane's tool does not answer */
     __u64 odd_tag;    /* why: its VLAN tag cannot be kept through a tool */
@@ -62,7 +62,7 @@ struct pk_inline_lane_counters {
     __u64 unread;
     __u64 returned;
     __u64 returned_bytes;
-    __u64 not_sent; /* came back, and the interface to send it to was not there */
+    __u64 not_sent; /* came back, and could not be sent: as of a tap */
     __u64 probes;   /* arrived in the lane; not in arrived */
     __u64 answered; /* probes that came back; not in returned */
 };
