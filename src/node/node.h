@@ -17,6 +17,9 @@
  *                 and what else the broker counts of a group (broker/broker.h)}],
  *      "lanes":[{"fleet","group","index","netns","interface","mtu","state":"ready|unread|broken",
  *                "detail","slots","packets","bytes","dropped","unread","ringDropped","blocked"}]}
+ *     an inline tap and its lanes have "inline":{"state":"inline|bypassing|blocking" (of a lane:
+ *     "inline|bypassed"),"since","directions":[{..},{..}]} and a tap also "lanes","lanesThrough",
+ *     "failure","failAfterMs"; the counters are those of broker/inline.h
  *     a tap also has "nic": what its interface lost, as of loss.h
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
  *     more of a lane: "health":"healthy|slow|stalled|dead","why","drain":null|{"leaving" (it is to be
@@ -27,6 +30,8 @@
  *     "unevenness" (the hottest lane's load over the mean),"moved" (slots),"detail"}
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}
+ *     with "inline":{"interfaces":["a","b"]} a lane of an inline tap: two veth pairs, tap0 and tap1, as
+ *     large as those need ("inline":true: not known yet)
  * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}/drain   its slots go to the other lanes: new TCP flows at
  *     once, known ones when they end or after the group's deadline; body {}, or {"leaseMs":N}: only for so
@@ -38,6 +43,8 @@
  *     tenant: whose packets the taps give it, and its priority (1 to 1000; lower ones are shed first)
  * DELETE /v1/fleets/{fleet}/groups/{group}   conflict while a tap sends to it
  * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0",..} or
+ *     {"kind":"inline","interface":"eth2","inline":{"interface":"eth3","failure":"open|closed",
+ *         "failAfterMs":200},..} with one group of inline lanes, no tenant, no filter, or
  *                                     {"kind":"replay","mtu":9000,..}, each with
  *     "groups":[{"name":"g","tenant":"lab","filter":"not port 9200"}], up to 8 of a tenant and 8 without
  *         one, which get what no tenant claims; or "group":"g", one group that gets all
