@@ -406,6 +406,8 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         group->sent = old->sent;
         group->traffic_at = old->traffic_at;
         group->level.moved = old->level.moved;
+        group->over = old->over;
+        group->over_known = old->over_known;
     }
     int r = pk_node_plane_add_group_take(&agent->plane, group, err);
     if (r == 0) {
@@ -857,8 +859,10 @@ static json_t *group_status(const struct pk_group *group, const json_t *counters
         number(counters, "generation"), "ranges",
         ranges != NULL ? json_incref(ranges) : json_array(), "options", "shunt",
         pk_shunt_spec_to_json(&group->shunt), "overload", pk_overload_to_json(&group->overload));
-    if (row != NULL)
+    if (row != NULL) {
         pk_group_describe(group, row);
+        (void)json_object_set_new(row, "overload", pk_overload_describe(&group->over));
+    }
     return with_counters_take(row, counters);
 }
 

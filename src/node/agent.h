@@ -26,6 +26,7 @@ struct pk_agent {
     uint64_t sweeps;
     int ends_fd; /* an epoll: readable when a process that reads a lane has ended */
     pk_nsec second_at;
+    uint64_t cpu[2]; /* of pk_overload_cpu() */
 };
 
 int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, struct pk_error *err);

@@ -18,6 +18,7 @@
 #include "node/health.h"
 #include "node/level.h"
 #include "node/nic.h"
+#include "node/overload.h"
 #include "node/shunt.h"
 #include "node/targets.h"
 #include "spec/tunnel.h"
@@ -179,11 +180,15 @@ struct pk_lane {
     struct pk_reader readers[PK_LANE_READERS]; /* processes, as far as they are known */
     size_t reader_count;
     struct pk_health_state health;
-    bool drained;        /* wanted: its slots are with the others, until it is restored */
-    pk_nsec lease;       /* the same until then, without being kept; 0 = not so */
-    bool draining;       /* flows stay in it still */
-    uint64_t ends;       /* of its readers, since the agent started */
-    uint64_t given;      /* packets handed to its tools when the last of them ended */
+    bool drained;   /* wanted: its slots are with the others, until it is restored */
+    pk_nsec lease;  /* the same until then, without being kept; 0 = not so */
+    bool draining;  /* flows stay in it still */
+    uint64_t ends;  /* of its readers, since the agent started */
+    uint64_t given; /* packets handed to its tools when the last of them ended */
+    struct {
+        bool known, lossy; /* since the look before */
+        uint64_t sent, lost;
+    } overload;          /* what the last look saw */
     uint64_t told, lost; /* what the tools said last (PUT .../report) */
     pk_nsec told_at;     /* monotonic */
     char detail[200];
@@ -205,6 +210,9 @@ struct pk_group {
     uint64_t sent;      /* packets to its lanes, at the last look */
     pk_nsec traffic_at; /* when that changed last; 0 = never */
     struct pk_level level;
+    struct pk_overload over;
+    uint64_t over_sent; /* packets, between its last two looks */
+    bool over_known;    /* what an agent before this one shed */
     char detail[200];
 };
 

@@ -300,3 +300,139 @@ def test_whole(picket):
         standins.close()
         whole.down()
         wire.unplug()
+
+
+SLOW_READER = """
+import socket, struct, sys, time
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+sock.bind(("tap0", 3))
+out = sys.stdout.buffer
+rate, got, start = float(sys.argv[1]), 0, time.monotonic()
+while True:
+    data = sock.recv(4096)
+    at = data.find(b"PKTN")
+    if at >= 0:
+        out.write(data[at + 4:at + 12])
+        out.flush()
+    got += 1
+    ahead = got / rate - (time.monotonic() - start)
+    if ahead > 0.002:
+        time.sleep(ahead)
+    elif ahead < -0.5:
+        got, start = 0, time.monotonic()
+"""
+
+
+class SlowTool:
+    """Reads a lane at no more than so many packets a second, and writes down what it got."""
+
+    def __init__(self, lane, rate, path):
+        self.path = path
+        with open(path, "wb") as out:
+            self.process = subprocess.Popen(["nsenter", f"--net={lane['netns']}", "/usr/bin/python3", "-S", "-c",
+                                             SLOW_READER, str(rate)], stdout=out, stdin=subprocess.DEVNULL)
+
+    def got(self):
+        data = self.path.read_bytes()
+        return [struct.unpack_from("!II", data, at) for at in range(0, len(data) // 8 * 8, 8)]
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def test_overload(instance, tmp_path):
+    """A tenant's lane cannot take all: whole flows are shed, no others; what has priority loses nothing."""
+    wire = Wire("so" + instance.tag[2:])
+    tools = []
+    flows = 400
+    try:
+        for group, tenant, priority, rate in (("low", "guests", 10, 1200), ("high", "office", 200, 20000)):
+            instance.put(f"/v1/fleets/f/lanes/{group}/0", {"mtu": 1500})
+            instance.put(f"/v1/fleets/f/groups/{group}", {
+                "lanes": [{"index": 0, "weight": 1}], "hash": "flow", "tenant": tenant, "priority": priority,
+                "overload": {"shunt": False, "shed": True}})
+            tools.append(SlowTool(instance.lane(0, group), rate, tmp_path / group))
+        for group in ("low", "high"):
+            wait_until(lambda: instance.lane(0, group)["state"] == "ready", 10, "the lane to be ready")
+        instance.put("/v1/fleets/f/taps/t", {
+            "kind": "interface", "interface": wire.far,
+            "tenants": [{"name": "office", "vlans": [10]}, {"name": "guests", "vlans": [20]}],
+            "groups": [{"name": "low", "tenant": "guests"}, {"name": "high", "tenant": "office"}]})
+
+        sent, number, ending, rate = [0], [0], threading.Event(), [2000]
+
+        def traffic():
+            at = 0
+            while not ending.is_set():
+                for _ in range(20):
+                    for vlan in (10, 20):
+                        data = packet(10000 + at % flows, number[0], back=at // flows % 2 == 1)
+                        wire.send(data[:12] + struct.pack("!HH", 0x8100, vlan) + data[12:])
+                        sent[0] += 1
+                    at += 1
+                    if at % flows == 0:
+                        number[0] += 1
+                time.sleep(20 / rate[0])
+
+        def group(name):
+            return next(x for x in instance.plane()["groups"] if x["name"] == name)
+
+        def calm():
+            """Some slots are shed, and no losses for a while."""
+            row = group("low")
+            quiet[0] = quiet[0] + 1 if row["overload"]["shedSlots"] and row["overload"]["loss"] == 0 else 0
+            time.sleep(0.25)
+            return quiet[0] >= 8 and row
+
+        quiet = [0]
+        thread = threading.Thread(target=traffic)
+        thread.start()
+        try:
+            row = wait_until(calm, 60, "shedding to end the losses")
+            assert row["overload"]["state"] == "shedding"
+            first = number[0] + 1
+            time.sleep(1.5)
+            steady = group("low")["overload"]["shedSlots"]
+            last = number[0] - 1
+            assert steady == row["overload"]["shedSlots"], "it changed meanwhile"
+            assert group("high")["overload"]["shedSlots"] == 0
+            # An agent that starts finds what was shed.
+            instance.stop(signal.SIGKILL)
+            instance.start()
+            assert group("low")["overload"]["shedSlots"] > 0 or wait_until(
+                lambda: group("low")["overload"]["shedSlots"] > 0, 5, "the agent to know")
+            rate[0] = 500  # there is room for all again
+            wait_until(lambda: group("low")["overload"]["shedSlots"] == 0, 90, "all to come back")
+        finally:
+            ending.set()
+            thread.join()
+        time.sleep(1)
+
+        # Nothing in the dark: all that came is in one of the counters.
+        plane = instance.plane()
+        assert plane["taps"][0]["packets"] == sent[0]
+        low, high = group("low"), group("high")
+        for one in (low, high):
+            assert one["packets"] == sent[0] // 2
+            assert one["packets"] == sum(one[name] for name in
+                                         ["filtered", "shunted", "shed", "noLane", "notSent", "sent"])
+        assert low["shed"] > 0 and high["shed"] == 0 and high["sent"] == high["packets"]
+        assert sum(t["packets"] for t in plane["taps"][0]["tenants"]) == sent[0]
+        # Who has priority got all.
+        got = tools[1].got()
+        assert len(got) == len(set(got)) == high["packets"]
+        # Whole flows: in the steady time each came whole or not at all.
+        seen = {}
+        for sport, n in tools[0].got():
+            if first <= n <= last:
+                seen.setdefault(sport, set()).add(n)
+        halves = [sport for sport, numbers_ in seen.items() if len(numbers_) != last - first + 1]
+        print(f"\nshed: {steady} of 65537 slots; {flows - len(seen)} of {flows} flows, {len(halves)} in part, over "
+              f"{last - first + 1} packets of each; {low['shed']} of {low['packets']} packets")
+        assert last - first >= 3 and not halves
+        assert flows * 0.2 < flows - len(seen) < flows * 0.8
+    finally:
+        for tool in tools:
+            tool.close()
+        wire.unplug()
