@@ -19,10 +19,10 @@ struct peer {
     char path[96];
     int listener;
     pthread_t thread;
-    const char *hello, *stat; /* replies; NULL = say nothing */
-    bool pieces;              /* one byte at a time */
-    bool flood;               /* never ends its reply */
-    char got[1024];           /* all that it was sent */
+    const char *hello, *stat, *counters; /* replies; NULL = say nothing */
+    bool pieces;                         /* one byte at a time */
+    bool flood;                          /* never ends its reply */
+    char got[1024];                      /* all that it was sent */
 };
 
 static void say(int fd, const struct peer *peer, const char *text)
@@ -43,7 +43,7 @@ static void *serve(void *arg)
     int fd = accept(peer->listener, NULL, NULL);
     if (fd < 0)
         return NULL;
-    const char *const replies[] = { peer->hello, peer->stat };
+    const char *const replies[] = { peer->hello, peer->stat, peer->counters };
     for (size_t i = 0; i < PK_ARRAY_SIZE(replies); i++) {
         size_t len = strlen(peer->got);
         ssize_t got = recv(fd, peer->got + len, sizeof(peer->got) - 1 - len, 0);
@@ -85,7 +85,9 @@ static void peer_stop(struct peer *peer)
 static struct pk_suricata_probe ask(struct peer *peer, unsigned timeout_ms)
 {
     peer_start(peer);
-    struct pk_suricata_probe probe = { .socket = peer->path, .interface = "tap0" };
+    struct pk_suricata_probe probe = { .socket = peer->path,
+                                       .interface = "tap0",
+                                       .want_notes = peer->counters != NULL };
     pk_suricata_probe_all(&probe, 1, timeout_ms);
     peer_stop(peer);
     probe.socket = NULL;
@@ -192,9 +194,43 @@ static void test_side_by_side(void **state)
     peer_stop(&hung);
 }
 
+#define OK_COUNTERS                                                                                \
+    "{\"message\": {\"decoder\": {\"pkts\": 90, \"invalid\": 2}, \"tcp\": {\"reassembly_gap\": 4," \
+    " \"segment_memcap_drop\": \"many\", \"ssn_memcap_drop\": -5}}, \"return\": \"OK\"}\n"
+
+/* The third question: what it tells is taken as far as it makes sense. */
+static void test_notes(void **state)
+{
+    (void)state;
+    struct peer peer = { .hello = OK_HELLO, .stat = OK_STAT, .counters = OK_COUNTERS };
+    struct pk_suricata_probe probe = ask(&peer, 2000);
+    assert_int_equal(probe.code, 0);
+    assert_int_equal(probe.drops, 7);
+    assert_non_null(strstr(peer.got, "{\"command\": \"dump-counters\"}\n"));
+    assert_int_equal(json_object_size(probe.notes), 3);
+    assert_int_equal(json_integer_value(json_object_get(probe.notes, "decoded")), 90);
+    assert_int_equal(json_integer_value(json_object_get(probe.notes, "decoderInvalid")), 2);
+    assert_int_equal(json_integer_value(json_object_get(probe.notes, "reassemblyGap")), 4);
+    json_decref(probe.notes);
+}
+
+/* A Suricata that has not added its counters up yet has answered all the same. */
+static void test_no_notes_yet(void **state)
+{
+    (void)state;
+    struct peer peer = { .hello = OK_HELLO,
+                         .stat = OK_STAT,
+                         .counters = "{\"message\": \"not yet\", \"return\": \"NOK\"}\n" };
+    struct pk_suricata_probe probe = ask(&peer, 2000);
+    assert_int_equal(probe.code, 0);
+    assert_true(probe.packets == 123456789012);
+    assert_null(probe.notes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_notes),        cmocka_unit_test(test_no_notes_yet),
         cmocka_unit_test(test_counters),     cmocka_unit_test(test_bad_replies),
         cmocka_unit_test(test_bounds),       cmocka_unit_test(test_not_there),
         cmocka_unit_test(test_side_by_side),
