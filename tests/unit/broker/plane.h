@@ -10,7 +10,7 @@
 
 #define PLANE_GROUPS  12u
 #define PLANE_LANES   4u
-#define PLANE_PACKETS 65536u
+#define PLANE_PACKETS 262144u
 #define PLANE_TRAILER 8u /* bytes at a packet's end: "pk", '#', 0, number */
 
 struct plane {

@@ -26,7 +26,7 @@
 static void every_size_reaches_every_group(void **state)
 {
     (void)state;
-    struct plane plane;
+    static struct plane plane;
     plane_up(&plane, 3, 2, 9000);
     const char *names[] = { "g0", "g1", "g2" };
     plane_attach(&plane, NULL, 0, names, NULL, 3);
@@ -60,7 +60,7 @@ static void every_size_reaches_every_group(void **state)
 static void tags_arrive_as_they_were(void **state)
 {
     (void)state;
-    struct plane plane;
+    static struct plane plane;
     plane_up(&plane, 2, 1, 9000);
     const char *names[] = { "g0", "g1" };
     plane_attach(&plane, NULL, 0, names, NULL, 2);
@@ -183,6 +183,181 @@ static void tenants_stay_apart(void **state)
     plane_down(&plane);
 }
 
+/* ---- while traffic runs ---- */
+
+struct traffic {
+    struct plane *plane;
+    atomic_bool stop;
+    uint32_t sent;
+};
+
+/* Numbered packets of 500 flows; some too large to be broadcast. */
+static void *send_traffic(void *arg)
+{
+    struct traffic *traffic = arg;
+    static uint8_t frame[16384];
+    while (!atomic_load(&traffic->stop)) {
+        for (unsigned i = 0; i < 16; i++, traffic->sent++) {
+            size_t len = traffic->sent % 16 == 3 ? 5000 : 100;
+            plane_frame(frame, len, (uint16_t)(traffic->sent % 500), traffic->sent);
+            if (net_send(traffic->plane->sender, frame, len) != 0)
+                return arg;
+        }
+        usleep(3000);
+    }
+    return NULL;
+}
+
+static void *read_lanes(void *arg)
+{
+    struct traffic *traffic = arg;
+    while (!atomic_load(&traffic->stop))
+        plane_receive(traffic->plane);
+    return NULL;
+}
+
+/* The agent comes and goes, tenants and groups change, lanes come and go: what is there all the
+ * time gets every packet once, and every group's sums are exact. */
+static void nothing_is_lost_by_changes(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1", "g2" };
+    const struct pk_broker_prefix prefix = { .family = 4, .length = 8, .address = { 99 } };
+    const struct pk_broker_tenant other = { .name = "other",
+                                            .prefixes = &prefix,
+                                            .prefix_count = 1 };
+    plane_up(&plane, 3, 2, 9000);
+    plane_attach(&plane, NULL, 0, names, NULL, 1);
+    struct traffic traffic = { .plane = &plane };
+    pthread_t sender, reader;
+    assert_int_equal(pthread_create(&reader, NULL, read_lanes, &traffic), 0);
+    assert_int_equal(pthread_create(&sender, NULL, send_traffic, &traffic), 0);
+    for (unsigned i = 0; i < 12; i++) {
+        pk_broker_close(plane.broker);
+        usleep(20000);
+        plane_open(&plane);
+        plane_attach(&plane, NULL, 0, names, NULL, 1 + i % 3); /* as it was, once in three */
+        plane_lanes(&plane, 0, 1 + i % 2, PK_HASH_FLOW);
+        plane_attach(&plane, &other, 1, names, NULL, 1 + (i + 1) % 3);
+        plane_lanes(&plane, 0, 2, PK_HASH_FLOW);
+        plane_attach(&plane, NULL, 0, names, NULL, 1 + (i + 1) % 3);
+    }
+    void *failed = NULL;
+    atomic_store(&traffic.stop, true);
+    assert_int_equal(pthread_join(sender, &failed), 0);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_null(failed);
+    plane_receive(&plane);
+    print_message("# %u packets\n", traffic.sent);
+    assert_true(traffic.sent < PLANE_PACKETS);
+    for (uint32_t i = 0; i < traffic.sent; i++) {
+        assert_int_equal(plane_got(&plane, 0, i), 1);
+        assert_true(plane_got(&plane, 1, i) <= 1 && plane_got(&plane, 2, i) <= 1);
+    }
+    plane_sums(&plane, 0, traffic.sent, UINT64_MAX);
+    assert_int_equal(plane_count(&plane, 0, "sent"), traffic.sent);
+    for (unsigned group = 1; group < 3; group++) {
+        uint64_t got = 0;
+        for (uint32_t i = 0; i < traffic.sent; i++)
+            got += plane_got(&plane, group, i);
+        plane_sums(&plane, group, got, UINT64_MAX);
+    }
+    assert_int_equal(net_count(plane.broker, "taps", "f/t", "packets"), traffic.sent);
+    assert_int_equal(net_count(plane.broker, "taps", "f/t", "dropped"), 0);
+    plane_down(&plane);
+}
+
+/* A lane that is made anew has another interface: the combinations of lanes follow. */
+static void lanes_are_made_anew(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1" };
+    struct pk_error err = { 0 };
+    static uint8_t frame[4096];
+    plane_up(&plane, 2, 2, 1500);
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    for (uint32_t i = 0; i < 400; i++) {
+        if (i == 200) {
+            struct net_lane *lane = &plane.lane[1][0];
+            plane_receive(&plane);
+            close(plane.readers[1][0]);
+            net_lane_drop(lane);
+            net_lane_make(lane, "again", 1508);
+            assert_int_equal(pk_broker_lane_add(plane.broker, "f/g1/0", lane->host_ifindex,
+                                                lane->netns_fd, "tap0", &err),
+                             0);
+            plane.readers[1][0] = net_packet_socket(lane->netns_fd, "tap0");
+        }
+        plane_frame(frame, 100, (uint16_t)i, i);
+        assert_int_equal(net_send(plane.sender, frame, 100), 0);
+    }
+    plane_receive(&plane);
+    for (uint32_t i = 0; i < 400; i++)
+        for (unsigned group = 0; group < 2; group++)
+            assert_int_equal(plane_got(&plane, group, i), 1);
+    plane_down(&plane);
+}
+
+/* What is put at the interface's ingress goes with the tap, and only that. */
+static void the_ingress_is_left_as_it_was(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1" };
+    struct pk_error err = { 0 };
+    plane_up(&plane, 2, 1, 1500);
+    for (unsigned round = 0; round < 3; round++) {
+        if (round == 1) /* somebody's queueing discipline */
+            assert_true(net_run("tc", "qdisc", "add", "dev", "tap", "clsact", NULL));
+        plane_attach(&plane, NULL, 0, names, NULL, 2);
+        assert_true(
+            net_run("sh", "-c", "tc filter show dev tap ingress | grep -q pk_tap_copy", NULL));
+        if (round == 2) { /* another agent finds it; one group needs none */
+            pk_broker_close(plane.broker);
+            plane_open(&plane);
+            plane_attach(&plane, NULL, 0, names, NULL, 2);
+        }
+        bool is_removed = round == 2;
+        if (is_removed)
+            assert_int_equal(pk_broker_remove_pins(NET_PIN_DIR, &err), 0);
+        else
+            assert_int_equal(pk_broker_tap_detach(plane.broker, "f/t", &err), 0);
+        assert_true(
+            net_run("sh", "-c", "! tc filter show dev tap ingress | grep -q pk_tap_copy", NULL));
+        assert_true(net_run("sh", "-c",
+                            round == 0 ? "! tc qdisc show dev tap | grep -q clsact"
+                                       : "tc qdisc show dev tap | grep -q clsact",
+                            NULL));
+    }
+    plane_down(&plane);
+}
+
+/* More combinations of lanes than are kept: the kernel's way, to the same lanes. */
+static void too_many_combinations(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1", "g2", "g3", "g4", "g5", "g6" };
+    static uint8_t frame[4096];
+    plane_up(&plane, 7, 4, 1500); /* 5 to the power of 7 */
+    plane_attach(&plane, NULL, 0, names, NULL, 7);
+    for (uint32_t i = 0; i < 300; i++) {
+        plane_frame(frame, 100, (uint16_t)i, i);
+        assert_int_equal(net_send(plane.sender, frame, 100), 0);
+        if (i % 50 == 49)
+            plane_receive(&plane);
+    }
+    for (unsigned group = 0; group < 7; group++) {
+        for (uint32_t i = 0; i < 300; i++)
+            assert_int_equal(plane_got(&plane, group, i), 1);
+        plane_sums(&plane, group, 300, UINT64_MAX);
+        assert_int_equal(plane_count(&plane, group, "copied"), 300);
+    }
+    plane_down(&plane);
+}
+
 int main(void)
 {
     if (!net_begin())
@@ -190,6 +365,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_reaches_every_group),
         cmocka_unit_test(tags_arrive_as_they_were),
+        cmocka_unit_test(nothing_is_lost_by_changes),
+        cmocka_unit_test(lanes_are_made_anew),
+        cmocka_unit_test(the_ingress_is_left_as_it_was),
+        cmocka_unit_test(too_many_combinations),
         cmocka_unit_test(tenants_stay_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
