@@ -312,8 +312,8 @@ static int do_lane(struct pk_manager *manager, const struct pk_fleet *fleet,
     const struct pk_lane_desired *lane = &fleet->desired->lanes[step->index];
     PK_JSON answer = NULL;
     int r = pk_fleet_agent_call(manager, AGENT_STEP_TIMEOUT_MS, "PUT",
-                                json_pack("{s:I,s:o*}", "mtu", (json_int_t)lane->mtu, "inline",
-                                          inline_of(fleet->desired, lane)),
+                                json_pack("{s:I,s:o*,s:s*}", "mtu", (json_int_t)lane->mtu, "inline",
+                                          inline_of(fleet->desired, lane), "device", lane->device),
                                 &answer, err, "/v1/fleets/%s/lanes/%s/%u", fleet->name, lane->group,
                                 lane->index);
     if (r < 0)

@@ -524,6 +524,9 @@ static int observe_lanes(const json_t *plane, const char *fleet, struct pk_obser
         lane->index = (unsigned)index;
         lane->mtu = (unsigned)PK_MAX(pk_json_int_or(row, "mtu", 0), 0);
         lane->is_inline = json_object_get(row, "inline") != NULL;
+        const char *device = pk_json_string_or(row, "device", NULL);
+        if (device != NULL && (lane->device = pk_strdup(device)) == NULL)
+            return PK_E_NOMEM;
         if (broken)
             lane->fault = pk_strdup(detail[0] != '\0' ? detail : "lane is broken");
         else
@@ -562,7 +565,8 @@ static int observe_groups(const json_t *plane, const char *fleet, struct pk_obse
             int64_t index = pk_json_int_or(lane, "index", -1);
             if (is_of(lane, fleet) && strcmp(pk_json_string_or(lane, "group", ""), name) == 0 &&
                 index >= 0 && index < PK_LANES_MAX)
-                group->lanes[index] = pk_json_int_or(lane, "slots", 0) > 0;
+                group->lanes[index] =
+                    pk_json_int_or(lane, "slots", 0) > 0 || json_object_get(lane, "device") != NULL;
         }
     }
     return 0;

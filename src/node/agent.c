@@ -355,7 +355,8 @@ int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t 
     PK_LOCKED(agent);
     struct pk_lane *old = pk_node_plane_lane(&agent->plane, lane->key);
     int r;
-    if (old != NULL && old->is_inline != lane->is_inline) {
+    if (old != NULL &&
+        (old->is_inline != lane->is_inline || strcmp(old->device.name, lane->device.name) != 0)) {
         r = take_out_lane(agent, old, err);
         if (r < 0) {
             pk_lane_free(lane);
@@ -381,16 +382,24 @@ int pk_agent_put_lane_take(struct pk_agent *agent, struct pk_lane *lane, json_t 
 int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, struct pk_error *err)
 {
     PK_CLEANUP(pk_group_free_p) struct pk_group *owned = group;
+    size_t devices = 0;
     PK_LOCKED(agent);
     for (size_t i = 0; i < group->share_count; i++) {
         char key[2 * PK_NODE_NAME_MAX + 16];
         (void)snprintf(key, sizeof(key), "%s/%u", group->key, group->shares[i].lane);
-        if (pk_node_plane_lane(&agent->plane, key) == NULL) {
+        const struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
+        devices += lane != NULL && pk_lane_has_device(lane);
+        if (lane == NULL) {
             (void)pk_fail(err, PK_E_NOTFOUND, "group %s: there is no lane %u", group->key,
                           group->shares[i].lane);
             return pk_hint(err, "make the lane first: PUT /v1/fleets/%s/lanes/%s/%u", group->fleet,
                            group->name, group->shares[i].lane);
         }
+    }
+    if (devices != 0 && devices != group->share_count) {
+        (void)pk_fail(err, PK_E_CONFLICT, "group %s: %zu of %zu lanes have a device of their own",
+                      group->key, devices, group->share_count);
+        return pk_hint(err, "give each lane a device, or none");
     }
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->hash == group->hash && old->drain == group->drain &&
@@ -869,6 +878,9 @@ static json_t *group_status(const struct pk_group *group, const json_t *counters
 static json_t *lane_status(const struct pk_agent *agent, const struct pk_lane *lane,
                            const json_t *counters)
 {
+    PK_JSON own = pk_lane_has_device(lane) ? pk_device_lane_counters(lane) : NULL;
+    if (own != NULL)
+        counters = own;
     json_int_t unread = number(counters, "unread");
     json_int_t ring = number(counters, "ringDropped");
     const char *state = !lane->working ? "broken" : lane->reader ? "ready" : "unread";
@@ -879,6 +891,8 @@ static json_t *lane_status(const struct pk_agent *agent, const struct pk_lane *l
         number(counters, "slots"), "sent", number(counters, "sent"), "packets",
         number(counters, "packets"), "bytes", number(counters, "bytes"), "dropped", unread + ring,
         "unread", unread, "ringDropped", ring, "blocked", number(counters, "blocked"));
+    if (row != NULL && pk_lane_has_device(lane))
+        (void)json_object_set_new(row, "device", json_string(lane->device.name));
     if (row != NULL)
         pk_lane_describe(agent, lane, row);
     return with_counters_take(row, counters);

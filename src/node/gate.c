@@ -89,7 +89,8 @@ static bool was_ill(struct pk_agent *agent, const struct pk_lane *lane)
     const struct pk_group *group = pk_node_plane_group(&agent->plane, lane->fleet, lane->group);
     for (size_t i = 0; group != NULL && i < group->share_count; i++)
         if (group->shares[i].lane == lane->index && group->shares[i].weight > 0)
-            return !lane->drained && pk_broker_lane_is_bare(agent->broker, lane->key);
+            return !lane->drained && !pk_lane_has_device(lane) &&
+                   pk_broker_lane_is_bare(agent->broker, lane->key);
     return false;
 }
 
@@ -98,8 +99,8 @@ static int is_settled(struct pk_agent *agent, struct pk_lane *lane, uint64_t sig
 {
     pk_nsec now = pk_time_monotonic();
     pk_nsec settles = ring ? RING_SETTLES : SOCKET_SETTLES;
-    /* Open already: an agent before this one saw it settle. */
-    bool open = pk_broker_lane_reader(agent->broker, lane->key);
+    /* Open already: an agent before this one saw it settle. What a device brings has no gate. */
+    bool open = pk_lane_has_device(lane) || pk_broker_lane_reader(agent->broker, lane->key);
     if (lane->gate.since == 0) {
         lane->gate.since = open ? now - settles : now;
         pk_inline_lane_mark(agent, lane);
@@ -167,7 +168,7 @@ void pk_lane_poll_reader(struct pk_agent *agent, struct pk_lane *lane)
     bool sockets_changed = signature != lane->gate.signature;
     lane->gate.signature = signature;
     /* Told every time: it costs one map update, and a lane made anew starts without. */
-    if (r == 0)
+    if (r == 0 && !pk_lane_has_device(lane))
         r = pk_broker_lane_set_reader(agent->broker, lane->key, reader, &err);
     if (r < 0) {
         (void)snprintf(lane->detail, sizeof(lane->detail), "%.199s", err.msg);

@@ -81,6 +81,7 @@ int pk_netns_has_reader(const struct pk_netns *netns, unsigned ifindex, bool *re
 bool pk_packet_table_has_reader(const char *text, unsigned ifindex);
 
 /* ---- links.c ---- */
+#define PK_LINK_ALIAS_SIZE 200
 struct pk_link {
     unsigned ifindex;
     unsigned peer_ifindex; /* of a veth, in the peer's namespace; else 0 */
@@ -89,6 +90,7 @@ struct pk_link {
     unsigned queues; /* receive queues */
     bool is_veth;
     char name[16];
+    char alias[PK_LINK_ALIAS_SIZE]; /* cut where longer */
 };
 int pk_nl_open(struct nl_sock **ret_nl, struct pk_error *err);
 void pk_nl_close(struct nl_sock *nl);
@@ -147,6 +149,7 @@ int pk_bpffs_unmount(const char *path, struct pk_error *err); /* not mounted is 
 bool pk_bpffs_mounted(const char *path);
 
 /* ---- plane.c: what is wanted, and its file ---- */
+
 /* An inline lane has a second veth pair: its tool copies packets from one to the other. */
 struct pk_lane_second {
     char link_name[16];
@@ -157,6 +160,24 @@ struct pk_lane_second {
 };
 
 #define PK_LANE_READERS 8u
+/* How the interface was before picket took it, to be put back. */
+struct pk_tap_before {
+    unsigned ifindex; /* 0 = nothing remembered */
+    bool promisc, up;
+    unsigned offloads; /* those of PK_OFFLOADS_TAP that were on */
+    struct pk_nic_before nic;
+    /* what there is: the interface was set up by this process, and what of that did not work */
+    bool applied;
+    struct pk_nic_change tried[PK_NIC_SETTINGS];
+    size_t tried_count;
+};
+
+/* A lane's own interface, in its namespace as tap0. */
+struct pk_lane_device {
+    char name[16]; /* "" = the broker feeds the lane */
+    struct pk_tap_before before;
+};
+
 struct pk_lane {
     char *fleet, *group, *key; /* key: "fleet/group/index" */
     unsigned index;
@@ -170,6 +191,7 @@ struct pk_lane {
     struct pk_netns netns;
     unsigned outer_ifindex, inner_ifindex;
     struct pk_lane_second second; /* of an inline lane */
+    struct pk_lane_device device; /* the interface that feeds it instead of the broker */
     bool attached; /* by this process, so that programs are renewed after an upgrade */
     bool working, reader;
     struct {
@@ -219,18 +241,6 @@ struct pk_group {
 enum pk_tap_kind { PK_TAP_INTERFACE, PK_TAP_REPLAY, PK_TAP_INLINE, PK_TAP_TUNNEL };
 extern const char *const pk_node_tap_kinds[PK_TAP_TUNNEL + 1]; /* as the API names them */
 enum pk_tap_state { PK_TAP_UP, PK_TAP_MISSING, PK_TAP_DETACHED };
-
-/* How the interface was before picket took it, to be put back. */
-struct pk_tap_before {
-    unsigned ifindex; /* 0 = nothing remembered */
-    bool promisc, up;
-    unsigned offloads; /* those of PK_OFFLOADS_TAP that were on */
-    struct pk_nic_before nic;
-    /* what there is: the interface was set up by this process, and what of that did not work */
-    bool applied;
-    struct pk_nic_change tried[PK_NIC_SETTINGS];
-    size_t tried_count;
-};
 
 /* Of an inline tap: what it has besides an interface tap. */
 struct pk_tap_inline {
@@ -404,6 +414,20 @@ void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane);
 /* Each second; loads: of the shares' lanes since they were made. */
 void pk_level_look(struct pk_agent *agent, struct pk_group *group,
                    const struct pk_broker_share *shares, const uint64_t *loads, pk_nsec now);
+
+/* ---- device.c: lanes that a whole interface feeds ---- */
+static inline bool pk_lane_has_device(const struct pk_lane *lane)
+{
+    return lane->device.name[0] != '\0';
+}
+/* Takes the interface into the lane's namespace, which is there. */
+int pk_device_lane_ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
+/* Gives it back, from wherever it is. */
+int pk_device_lane_release(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err);
+/* Brings lanes' devices home from a namespace that is to go, without knowing of the lanes. */
+void pk_device_rescue(const char *netns_path);
+/* {"packets","bytes","ringDropped"} as the interface counts since it exists; NULL = not there. */
+json_t *pk_device_lane_counters(const struct pk_lane *lane);
 
 /* ---- tunnel.c ---- */
 /* What the tap's program is to take, with the addresses that the interface has now. */

@@ -158,6 +158,8 @@ static int ensure(struct pk_agent *agent, struct pk_lane *lane, struct pk_error 
     };
     size_t count = lane->is_inline ? 2 : 1;
     int r = ensure_netns(lane, err);
+    if (r == 0 && pk_lane_has_device(lane))
+        return pk_device_lane_ensure(agent, lane, err);
     bool moved = false;
     for (size_t i = 0; i < count && r == 0; i++) {
         struct pk_link outer, inner;
@@ -205,6 +207,9 @@ int pk_lane_remove(struct pk_agent *agent, struct pk_lane *lane, struct pk_error
     if (first == PK_E_NOTFOUND)
         first = 0;
     int r = pk_link_delete(agent->nl, lane->link_name, first < 0 ? NULL : err);
+    first = first < 0 ? first : r;
+    if (pk_lane_has_device(lane))
+        r = pk_device_lane_release(agent, lane, first < 0 ? NULL : err);
     first = first < 0 ? first : r;
     if (lane->is_inline)
         r = pk_link_delete(agent->nl, lane->second.link_name, first < 0 ? NULL : err);

@@ -94,6 +94,8 @@ static void describe(struct rtnl_link *link, struct pk_link *ret_link)
         ret_link->peer_ifindex = (unsigned)rtnl_link_get_link(link);
     const char *name = rtnl_link_get_name(link);
     (void)snprintf(ret_link->name, sizeof(ret_link->name), "%s", name != NULL ? name : "");
+    const char *alias = rtnl_link_get_ifalias(link);
+    (void)snprintf(ret_link->alias, sizeof(ret_link->alias), "%s", alias != NULL ? alias : "");
 }
 
 int pk_link_get(struct nl_sock *nl, const char *name, struct pk_link *ret_link,

@@ -195,6 +195,7 @@ int pk_netns_remove_all(const char *prefix, bool (*keep)(void *arg, const char *
             continue;
         char path[sizeof(NETNS_DIR) + 1 + sizeof(entry->d_name)];
         (void)snprintf(path, sizeof(path), NETNS_DIR "/%s", entry->d_name);
+        pk_device_rescue(path);
         int one = pk_netns_remove(path, r < 0 ? NULL : err);
         r = r < 0 ? r : one;
     }

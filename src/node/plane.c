@@ -342,7 +342,8 @@ static int check_named(const char *what, const json_t *object, const char *key,
 int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigned index,
                   const json_t *body, struct pk_lane **ret_lane, struct pk_error *err)
 {
-    static const char *const keys[] = { "mtu", "inline" };
+    static const char *const keys[] = { "mtu", "inline", "device" };
+    const char *device = NULL;
     uint64_t mtu = 0;
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -360,6 +361,16 @@ int pk_lane_parse(const char *tag, const char *fleet, const char *group, unsigne
         r = pk_lane_new(tag, fleet, group, index, (unsigned)mtu, &lane, err);
     if (r == 0)
         r = pk_inline_lane_parse(json_object_get(body, "inline"), lane, err);
+    if (r == 0 && json_object_get(body, "device") != NULL) {
+        r = check_string("lane", body, "device", &device, err);
+        if (r == 0 && (!pk_node_is_interface_name(device) || lane->is_inline)) {
+            (void)pk_fail(err, PK_E_INVALID, "lane: '%.40s' is no interface that can feed a lane",
+                          device);
+            r = pk_hint(err, "name one interface; an inline lane has none");
+        }
+        if (r == 0)
+            (void)snprintf(lane->device.name, sizeof(lane->device.name), "%s", device);
+    }
     if (r == 0)
         *ret_lane = PK_TAKE(lane);
     return r;
@@ -558,49 +569,6 @@ int pk_tap_parse(const char *tag, const char *fleet, const char *name, const jso
     return 0;
 }
 
-static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plane,
-                      struct pk_error *err)
-{
-    static const char *const keys[] = { "fleet", "group", "index", "spec", "drained" };
-    const char *fleet = NULL, *group = NULL;
-    uint64_t index = 0;
-    int r = pk_check_keys("lane", item, keys, PK_ARRAY_SIZE(keys), err);
-    if (r == 0)
-        r = check_string("lane", item, "fleet", &fleet, err);
-    if (r == 0)
-        r = check_string("lane", item, "group", &group, err);
-    if (r == 0)
-        r = pk_check_uint("lane", item, "index", 0, LANE_INDEX_MAX, -1, &index, err);
-    PK_CLEANUP(pk_lane_free_p) struct pk_lane *lane = NULL;
-    if (r == 0)
-        r = pk_lane_parse(tag, fleet, group, (unsigned)index, json_object_get(item, "spec"), &lane,
-                          err);
-    if (r == 0)
-        lane->drained = pk_json_bool_or(item, "drained", false);
-    if (r == 0 && (r = pk_node_plane_add_lane_take(plane, lane, err)) == 0)
-        lane = NULL;
-    return r;
-}
-
-static int parse_group(const char *tag, const json_t *item, struct pk_plane *plane,
-                       struct pk_error *err)
-{
-    static const char *const keys[] = { "fleet", "name", "spec" };
-    const char *fleet = NULL, *name = NULL;
-    (void)tag;
-    int r = pk_check_keys("group", item, keys, PK_ARRAY_SIZE(keys), err);
-    if (r == 0)
-        r = check_string("group", item, "fleet", &fleet, err);
-    if (r == 0)
-        r = check_string("group", item, "name", &name, err);
-    PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
-    if (r == 0)
-        r = pk_group_parse(fleet, name, json_object_get(item, "spec"), &group, err);
-    if (r == 0 && (r = pk_node_plane_add_group_take(plane, group, err)) == 0)
-        group = NULL;
-    return r;
-}
-
 static int parse_before(const json_t *json, struct pk_tap_before *ret_before, struct pk_error *err)
 {
     static const char *const keys[] = { "ifindex", "promisc", "up", "offloads", "nic" };
@@ -631,6 +599,51 @@ static int parse_before(const json_t *json, struct pk_tap_before *ret_before, st
         return r;
     *ret_before = before;
     return 0;
+}
+
+static int parse_lane(const char *tag, const json_t *item, struct pk_plane *plane,
+                      struct pk_error *err)
+{
+    static const char *const keys[] = { "fleet", "group", "index", "spec", "drained", "before" };
+    const char *fleet = NULL, *group = NULL;
+    uint64_t index = 0;
+    int r = pk_check_keys("lane", item, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = check_string("lane", item, "fleet", &fleet, err);
+    if (r == 0)
+        r = check_string("lane", item, "group", &group, err);
+    if (r == 0)
+        r = pk_check_uint("lane", item, "index", 0, LANE_INDEX_MAX, -1, &index, err);
+    PK_CLEANUP(pk_lane_free_p) struct pk_lane *lane = NULL;
+    if (r == 0)
+        r = pk_lane_parse(tag, fleet, group, (unsigned)index, json_object_get(item, "spec"), &lane,
+                          err);
+    if (r == 0)
+        lane->drained = pk_json_bool_or(item, "drained", false);
+    if (r == 0 && json_object_get(item, "before") != NULL)
+        r = parse_before(json_object_get(item, "before"), &lane->device.before, err);
+    if (r == 0 && (r = pk_node_plane_add_lane_take(plane, lane, err)) == 0)
+        lane = NULL;
+    return r;
+}
+
+static int parse_group(const char *tag, const json_t *item, struct pk_plane *plane,
+                       struct pk_error *err)
+{
+    static const char *const keys[] = { "fleet", "name", "spec" };
+    const char *fleet = NULL, *name = NULL;
+    (void)tag;
+    int r = pk_check_keys("group", item, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = check_string("group", item, "fleet", &fleet, err);
+    if (r == 0)
+        r = check_string("group", item, "name", &name, err);
+    PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
+    if (r == 0)
+        r = pk_group_parse(fleet, name, json_object_get(item, "spec"), &group, err);
+    if (r == 0 && (r = pk_node_plane_add_group_take(plane, group, err)) == 0)
+        group = NULL;
+    return r;
 }
 
 static int parse_tap(const char *tag, const json_t *item, struct pk_plane *plane,
@@ -798,10 +811,13 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
     for (size_t i = 0; i < plane->lane_count; i++) {
         const struct pk_lane *lane = plane->lanes[i];
         bad |= json_array_append_new(
-            lanes,
-            json_pack("{s:s,s:s,s:i,s:{s:i,s:o*},s:o*}", "fleet", lane->fleet, "group", lane->group,
-                      "index", (int)lane->index, "spec", "mtu", (int)lane->mtu, "inline",
-                      pk_inline_lane_options(lane), "drained", lane->drained ? json_true() : NULL));
+            lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*,s:s*},s:o*,s:o*}", "fleet", lane->fleet,
+                             "group", lane->group, "index", (int)lane->index, "spec", "mtu",
+                             (int)lane->mtu, "inline", pk_inline_lane_options(lane), "device",
+                             pk_lane_has_device(lane) ? lane->device.name : NULL, "drained",
+                             lane->drained ? json_true() : NULL, "before",
+                             lane->device.before.ifindex != 0 ? before_to_json(&lane->device.before)
+                                                              : NULL));
     }
     for (size_t i = 0; i < plane->group_count; i++) {
         const struct pk_group *group = plane->groups[i];

@@ -29,10 +29,22 @@ static enum pk_broker_part part_of(const struct pk_lane *lane)
     return lane->drained || lane->lease != 0 ? PK_PART_LEAVING : PK_PART_IN;
 }
 
+/* Its lanes have interfaces of their own: there is nothing to share out. */
+static bool has_devices(struct pk_agent *agent, const struct pk_group *group)
+{
+    const struct pk_lane *lane = lane_of(agent, group, group->shares[0].lane);
+    return lane != NULL && pk_lane_has_device(lane);
+}
+
 int pk_group_ensure(struct pk_agent *agent, struct pk_group *group, struct pk_error *err)
 {
     if (group->working)
         return 0;
+    if (has_devices(agent, group)) {
+        group->working = true;
+        group->detail[0] = '\0';
+        return 0;
+    }
     PK_CLEANUP(pk_free_p)
     struct pk_broker_share *shares =
         pk_memdup(group->shares, group->share_count * sizeof(*group->shares));
@@ -129,7 +141,7 @@ void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane)
     struct pk_health_look look = {
         .now = pk_time_monotonic(), .reader = lane->reader, .told = lane->told, .lost = lane->lost
     };
-    if (!lane->working)
+    if (!lane->working || pk_lane_has_device(lane))
         return;
     if (look.now - lane->told_at < TOLD_MAX_AGE) /* who is not asked says nothing */
         look.told = lane->told;
@@ -180,6 +192,8 @@ static void look_at_drains(struct pk_agent *agent)
 static void look_at_group(struct pk_agent *agent, struct pk_group *group, pk_nsec now)
 {
     uint64_t sent = 0;
+    if (has_devices(agent, group))
+        return;
     PK_CLEANUP(pk_free_p)
     uint64_t *loads = pk_zalloc_array(group->share_count + 1, sizeof(*loads));
     if (loads == NULL)

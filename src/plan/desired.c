@@ -56,6 +56,8 @@ static unsigned cpus_for_lanes(const struct pk_placement *placement)
 /* Lanes of a group: as written; automatic ones share the cores that groups with a number leave. */
 static unsigned lane_count(const struct build *build, const struct pk_group_spec *group)
 {
+    if (group->devices.count > 0)
+        return (unsigned)group->devices.count;
     if (group->lanes != 0)
         return group->lanes;
     unsigned cpus = cpus_for_lanes(build->placement);
@@ -384,9 +386,11 @@ static int add_lanes(struct build *build, const struct pk_group_spec *group, uns
                                       .mtu = mtu,
                                       .is_inline = pk_group_inline_tap(build->fleet, group) != NULL,
                                       .group = pk_strdup(group->name) };
-        if (lane->group == NULL)
-            return pk_no_memory(err);
+        if (i < group->devices.count)
+            lane->device = pk_strdup(group->devices.list[i]);
         desired->lane_count++;
+        if (lane->group == NULL || (i < group->devices.count && lane->device == NULL))
+            return pk_no_memory(err);
     }
     return 0;
 }

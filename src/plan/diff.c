@@ -217,6 +217,26 @@ static int add_missing(struct diff *diff, enum pk_step_kind kind, size_t index, 
 
 /* ---- lanes ---- */
 
+static bool same_device(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static const char *device_name(const char *device)
+{
+    return device != NULL ? device : "none";
+}
+
+/* What is to be known before an interface leaves the machine's network. */
+static char *device_effect(const char *device)
+{
+    return device == NULL
+               ? none()
+               : pk_asprintf("interface %s leaves this machine's network for the lane; a "
+                             "virtual one would go with the lane's namespace",
+                             device);
+}
+
 static int plan_lanes(struct diff *diff)
 {
     int r = 0;
@@ -225,14 +245,21 @@ static int plan_lanes(struct diff *diff)
         const struct pk_observed_lane *have = observed_lane(diff, want->group, want->index);
         char *name = NULL;
         if (have != NULL && have->fault[0] == '\0' && have->mtu >= want->mtu &&
-            have->is_inline == want->is_inline)
+            have->is_inline == want->is_inline && same_device(have->device, want->device))
             continue;
         name = pk_asprintf("%s/%u", want->group, want->index);
         if (have == NULL)
-            r = add_missing(diff, PK_STEP_LANE, i, name, "lane is gone", none());
+            r = add_missing(diff, PK_STEP_LANE, i, name, "lane is gone",
+                            device_effect(want->device));
         else if (have->fault[0] != '\0')
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_FAULT, i, name,
                               pk_strdup(have->fault), none());
+        else if (!same_device(have->device, want->device))
+            r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_CHANGED, i, name,
+                              pk_asprintf("device %s -> %s", device_name(have->device),
+                                          device_name(want->device)),
+                              pk_strdup("the lane is made anew: its packets are lost until its "
+                                        "tool is back"));
         else if (have->is_inline != want->is_inline)
             r = add_step_take(diff, PK_STEP_CHANGE, PK_STEP_LANE, PK_CAUSE_CHANGED, i, name,
                               pk_strdup(want->is_inline ? "becomes inline" : "is inline no more"),

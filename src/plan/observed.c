@@ -26,6 +26,7 @@ void pk_observed_free(struct pk_observed *observed)
     pk_free(observed->nics);
     for (size_t i = 0; i < observed->lane_count; i++) {
         pk_free(observed->lanes[i].group);
+        pk_free(observed->lanes[i].device);
         pk_free(observed->lanes[i].fault);
     }
     pk_free(observed->lanes);
@@ -76,7 +77,8 @@ static json_t *describe(const struct pk_observed *observed)
     for (size_t i = 0; i < observed->lane_count; i++) {
         const struct pk_observed_lane *lane = &observed->lanes[i];
         if (put(json, pk_asprintf("lane %s/%u", lane->group, lane->index),
-                json_pack("[I,b,s]", (json_int_t)lane->mtu, lane->is_inline, lane->fault)) < 0)
+                json_pack("[I,b,s,s*]", (json_int_t)lane->mtu, lane->is_inline, lane->fault,
+                          lane->device)) < 0)
             return NULL;
     }
     for (size_t i = 0; i < observed->group_count; i++) {

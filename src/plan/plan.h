@@ -54,6 +54,7 @@ struct pk_lane_desired {
     unsigned index;
     unsigned mtu; /* at least; 0 = follow the taps */
     bool is_inline;
+    char *device; /* the interface that feeds it; NULL = its taps do */
 };
 /* Groups and tenants are kept as the agent's API has them (node/node.h), in canonical notation: so
  * what is desired and what is there compare as JSON. */
@@ -145,6 +146,7 @@ struct pk_observed_lane {
     unsigned index;
     unsigned mtu;
     bool is_inline;
+    char *device; /* as desired */
     char *fault;
 };
 struct pk_observed_group {

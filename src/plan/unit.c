@@ -68,8 +68,10 @@ void pk_desired_free(struct pk_desired *desired)
         json_decref(desired->taps[i].tenants);
     }
     pk_free(desired->taps);
-    for (size_t i = 0; i < desired->lane_count; i++)
+    for (size_t i = 0; i < desired->lane_count; i++) {
         pk_free(desired->lanes[i].group);
+        pk_free(desired->lanes[i].device);
+    }
     pk_free(desired->lanes);
     for (size_t i = 0; i < desired->unit_count; i++)
         pk_unit_done(&desired->units[i]);
@@ -252,10 +254,10 @@ static json_t *lanes_to_json(const struct pk_desired *desired)
     PK_JSON list = json_array();
     for (size_t i = 0; i < desired->lane_count && list != NULL; i++) {
         const struct pk_lane_desired *lane = &desired->lanes[i];
-        if (json_array_append_new(list,
-                                  json_pack("{s:s,s:I,s:I,s:o*}", "group", lane->group, "index",
-                                            (json_int_t)lane->index, "mtu", (json_int_t)lane->mtu,
-                                            "inline", lane->is_inline ? json_true() : NULL)) < 0)
+        if (json_array_append_new(
+                list, json_pack("{s:s,s:I,s:I,s:o*,s:s*}", "group", lane->group, "index",
+                                (json_int_t)lane->index, "mtu", (json_int_t)lane->mtu, "inline",
+                                lane->is_inline ? json_true() : NULL, "device", lane->device)) < 0)
             return NULL;
     }
     return PK_TAKE(list);
@@ -598,6 +600,9 @@ static int thaw_lanes(const json_t *json, struct pk_desired *desired, struct pk_
         if (r >= 0)
             r = get_unsigned(item, "mtu", &lane->mtu, err);
         lane->is_inline = pk_json_bool_or(item, "inline", false);
+        const char *device = pk_json_string_or(item, "device", NULL);
+        if (device != NULL && (lane->device = pk_strdup(device)) == NULL)
+            return pk_no_memory(err);
         if (r >= 0 && lane->index >= PK_LANES_MAX)
             r = pk_fail(err, PK_E_INVALID, "lane %u is out of range", lane->index);
         if (r < 0)

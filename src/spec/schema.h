@@ -11,6 +11,8 @@ extern const struct pk_table pk_fleet_table;
 
 /* taps.c: what the table cannot tell of taps. Sets their kinds. False = faults were added. */
 bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors);
+/* taps.c: a group has taps or devices. After the above. */
+bool pk_spec_check_devices(struct pk_fleet_spec *fleet, struct pk_errors *errors);
 /* tenants.c: what the table cannot tell of tenants and of the groups that refer to them. whole: the
  * table found no fault; else only each value by itself is looked at. PK_E_INVALID: faults were
  * added; PK_E_NOMEM. */

@@ -92,6 +92,8 @@ static int from_doc(struct pk_doc *doc_take, struct pk_fleet_spec **ret_fleet,
             if (split_package(&fleet->groups[g].tools[t]) < 0)
                 return out_of_memory(pk_doc_name(fleet->doc), errors);
     bool good = pk_spec_check_taps(fleet, errors);
+    if (r == 0)
+        good = pk_spec_check_devices(fleet, errors) && good;
     int tenants = pk_spec_check_tenants(fleet, r == 0, errors);
     int filters = pk_spec_check_filters(fleet, errors);
     int groups = r == 0 ? pk_spec_check_groups(fleet, errors) : 0;

@@ -112,6 +112,9 @@ enum pk_cpu_mode { PK_CPU_SHARED, PK_CPU_DEDICATED };
 
 struct pk_group_spec {
     char *name;
+    char *device;           /* until the document is read; then in devices */
+    struct pk_strv devices; /* each feeds a lane, and there are no taps; empty = the taps do */
+    const struct pk_node *lane_node;
     struct pk_strv taps;
     const struct pk_node *taps_node;
     char *tenant;   /* NULL = what no tenant claims */

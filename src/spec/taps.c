@@ -191,6 +191,44 @@ bool pk_spec_check_taps(struct pk_fleet_spec *fleet, struct pk_errors *errors)
     return good;
 }
 
+static const char *device_fault(const struct pk_fleet_spec *fleet,
+                                const struct pk_group_spec *group, const char **ret_hint)
+{
+    size_t devices = group->devices.count;
+    if (devices == 0)
+        return NULL;
+    *ret_hint = "remove lanes: there is one for each device";
+    if (group->lanes != 0 && group->lanes != devices)
+        return "the group's number of lanes is not that of its devices";
+    *ret_hint = "remove them, or make the interfaces taps";
+    if (group->tenant != NULL || group->filter != NULL)
+        return "tenant and filter say nothing where devices feed the lanes";
+    *ret_hint = "an interface is one of both: remove the tap, or the device";
+    for (size_t t = 0; t < fleet->tap_count; t++)
+        if (fleet->taps[t].interface != NULL &&
+            pk_strv_contains(&group->devices, fleet->taps[t].interface))
+            return "a device of the group is a tap's interface";
+    return NULL;
+}
+
+bool pk_spec_check_devices(struct pk_fleet_spec *fleet, struct pk_errors *errors)
+{
+    bool good = true;
+    for (size_t i = 0; i < fleet->group_count; i++) {
+        struct pk_group_spec *group = &fleet->groups[i];
+        const char *hint = NULL;
+        if (group->device != NULL && group->devices.count == 0 &&
+            pk_strv_add(&group->devices, group->device) < 0)
+            return false;
+        const char *text = device_fault(fleet, group, &hint);
+        if (text == NULL)
+            continue;
+        fault_at(errors, fleet, group->lane_node, group->pos, hint, text);
+        good = false;
+    }
+    return good;
+}
+
 /* What check_tunnel() has seen to be good. */
 static void tunnel_config(const struct pk_tunnel_spec *tunnel, struct pk_tunnel_config *config)
 {

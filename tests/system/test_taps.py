@@ -468,6 +468,98 @@ def test_an_interface_moves_to_another_namespace_and_back(instance, reader, wire
     assert instance.tap()["packets"] == 2
 
 
+# ---- lanes with an interface of their own ----
+
+
+def put_device(instance, device):
+    return instance.put("/v1/fleets/f/lanes/d/0", {"mtu": 0, "device": device})
+
+
+def here(name):
+    return pathlib.Path(f"/sys/class/net/{name}").exists()
+
+
+@pytest.mark.parametrize("end", ["delete", "down", "without a plane"])
+def test_a_lane_with_an_interface_of_its_own(instance, wire, end):
+    subprocess.run(["ethtool", "-K", wire.far, "gro", "on"], check=True)
+    was = features(wire.far)
+    lane = put_device(instance, wire.far)
+    instance.put("/v1/fleets/f/groups/d", {"lanes": [{"index": 0, "weight": 1}]})
+    assert not here(wire.far)
+    inside = ip("-n", pathlib.Path(lane["netns"]).name, "-d", "link", "show", "tap0").stdout
+    assert "PROMISC" in inside and ",UP" in inside
+    reader = Reader(lane)
+    try:
+        wait_until(lambda: instance.lane(0, "d")["state"] == "ready", 5, "the lane to be ready")
+        sent = [data for _, data in flows(20, 3)]
+        for data in sent:
+            wire.send(data)
+        assert arrived(reader, len(sent)) == sent
+        row = instance.lane(0, "d")
+        assert (row["device"], row["packets"], row["dropped"]) == (wire.far, len(sent), 0)
+        # It goes on without the agent, and with the next one.
+        instance.stop(signal.SIGKILL)
+        wire.send(FRAME)
+        arrived(reader, len(sent) + 1)
+        instance.start()
+        wait_until(lambda: instance.lane(0, "d")["state"] == "ready", 5, "the lane to be ready")
+        wire.send(FRAME)
+        arrived(reader, len(sent) + 2)
+        assert instance.lane(0, "d")["packets"] == len(sent) + 2
+    finally:
+        reader.close()
+    if end == "delete":
+        instance.delete("/v1/fleets/f/groups/d")
+        instance.delete("/v1/fleets/f/lanes/d/0")
+        assert features(wire.far) == was
+    else:
+        instance.stop(signal.SIGKILL)
+        if end == "without a plane":
+            (instance.state / "node/plane.json").unlink()
+        subprocess.run(instance.command("down", "--purge", "--yes"), check=True, capture_output=True)
+    wait_until(lambda: here(wire.far), 5, "the interface to be back")
+    shown = ip("-d", "link", "show", wire.far).stdout
+    assert "alias" not in shown
+    if end != "without a plane":
+        assert "PROMISC" not in shown and ",UP" in shown and features(wire.far) == was
+
+
+def test_a_virtual_device_goes_with_its_namespace(instance, wire):
+    """What the plan warns of; the lane says what it lacks, and takes the interface when it is there again."""
+    lane = put_device(instance, wire.far)
+    subprocess.run(["umount", "-l", lane["netns"]], check=True)
+    os.unlink(lane["netns"])
+    gone = wait_until(lambda: (x := instance.lane(0, "d"))["state"] == "broken" and x, 20, "the lane to be broken")
+    assert wire.far in gone["detail"]
+    wire.unplug()
+    wire.plug()
+    wait_until(lambda: instance.lane(0, "d")["state"] == "unread", 5, "the lane to work")
+    assert not here(wire.far)
+
+
+def test_a_device_is_known_by_its_alias(instance, wire):
+    """A physical interface whose namespace dies comes back under a name of the kernel's choice."""
+    ip("link", "set", wire.far, "down")
+    ip("link", "set", wire.far, "name", "dev77")
+    ip("link", "set", "dev77", "alias", f"picket device {wire.far} of f/d/0")
+    put_device(instance, wire.far)
+    assert not here("dev77")
+    instance.delete("/v1/fleets/f/lanes/d/0")
+    assert here(wire.far)
+
+
+def test_devices_that_cannot_be(instance, wire, reader):
+    for device, words in (("lo", "loopback"), ("nothere0", "no interface"), ("a/b", "no interface")):
+        with pytest.raises(Refused) as fault:
+            put_device(instance, device)
+        assert words in fault.value.error["message"] and fault.value.error["hint"]
+    put_interface(instance, wire.far)
+    with pytest.raises(Refused) as fault:
+        put_device(instance, wire.far)
+    assert "is a tap" in fault.value.error["message"]
+    assert here(wire.far) and len(instance.plane()["lanes"]) == 1
+
+
 # ---- from the fleet file ----
 
 
@@ -524,3 +616,21 @@ def test_the_plan_lists_what_changes_of_interfaces(served, wired_peer):
         ("receive queues", "3", str(had)), ("gro", "off", "on")}
     assert served.finish(served.call("POST", f"/v1/plans/{remove['id']}/apply", {}, expect=202))["outcome"] == "applied"
     assert queues(wire) == had and features(wire)["generic-receive-offload"] == "on"
+
+
+def test_a_fleet_whose_lanes_have_interfaces_of_their_own(served, wired_peer):
+    device = f"{wired_peer.here}w"
+    text = json.dumps({
+        "apiVersion": "picket.dev/v1alpha1", "kind": "Fleet", "metadata": {"name": "devices"},
+        "spec": {"groups": [{"name": "analysis", "lane": {"device": device}, "tools": [{"package": "suricata@7"}]}]}})
+    plan = served.call("POST", "/v1/plans", {"document": text, "name": "d.yaml"}, expect=200)
+    (lane,) = [step for step in plan["steps"] if step["kind"] == "lane"]
+    assert f"interface {device} leaves this machine's network" in lane["traffic"]
+    assert served.finish(served.call("POST", f"/v1/plans/{plan['id']}/apply", {}, expect=202))["outcome"] == "applied"
+    assert not here(device)
+    assert served.call("POST", "/v1/plans", {"document": text, "name": "d.yaml"}, expect=200)["steps"] == []
+    status = served.call("GET", "/v1/fleets/devices/status", expect=200)
+    assert status["groups"][0]["lanes"][0]["state"] == "ready" and status["reasons"] == []
+    remove = served.call("POST", "/v1/plans", {"fleet": "devices", "remove": True}, expect=200)
+    assert served.finish(served.call("POST", f"/v1/plans/{remove['id']}/apply", {}, expect=202))["outcome"] == "applied"
+    assert here(device)
