@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What it costs to bring packets to 1, 2 and 4 readers: through the broker into a lane each,
- * against AF_PACKET fanout (PACKET_FANOUT_HASH) on one veth. Generator, readers (TPACKET_V3), ring
- * memory and number of veth hops are the same; the two ways take turns. Runs in namespaces of its
- * own.
+ * What it costs to bring packets to 1, 2 and 4 readers, and to 1, 2 and 3 groups of readers that
+ * see each packet: through the broker into a lane each, against AF_PACKET fanout
+ * (PACKET_FANOUT_HASH) on one veth, a fanout group for each group. Generator, readers (TPACKET_V3)
+ * and ring memory are the same; the two ways take turns. A lane is a namespace of its own, so the
+ * broker makes a copy for each group, where sockets on one interface share one; the tools of one
+ * lane share it too. Runs in namespaces of its own.
  */
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -36,6 +38,7 @@
 #define RING_BYTES  (128u << 20) /* of all readers together */
 #define BLOCK_BYTES (1u << 20)
 #define READERS_MAX 4
+#define GROUPS_MAX  3
 
 struct reader {
     int fd;
@@ -167,12 +170,13 @@ static double cpu_seconds(bool apart)
 struct way {
     struct generator_bpf *generator;
     struct reader readers[READERS_MAX];
-    unsigned count;
+    unsigned copies; /* of each packet that readers are to get */
+    unsigned count;  /* readers */
 };
 
 struct result {
-    double per_cpu_second; /* delivered packets */
-    double share;          /* of those sent */
+    double per_cpu_second; /* delivered copies */
+    double share;          /* of those that the groups were to get */
 };
 
 static struct result run(struct way *way, const uint8_t *frame, size_t len, unsigned ifindex,
@@ -192,7 +196,7 @@ static struct result run(struct way *way, const uint8_t *frame, size_t len, unsi
     cpu = cpu_seconds(apart) - cpu;
     uint64_t got = delivered(way->readers, way->count) - before;
     return (struct result){ .per_cpu_second = cpu > 0 ? (double)got / cpu : 0,
-                            .share = (double)got / PACKETS };
+                            .share = (double)got / PACKETS / way->copies };
 }
 
 static struct generator_bpf *make_generator(bool to_broker, bool imix, uint32_t target)
@@ -240,17 +244,28 @@ static const struct {
     bool imix;
 } sizes[] = { { "64 B", 60, false }, { "512 B", 508, false }, { "IMIX", 1514, true } };
 
-static void compare(unsigned count, const struct net_lane *lanes, unsigned tap, unsigned wire,
-                    int program, size_t size, bool apart)
+struct layout {
+    unsigned groups;
+    unsigned lanes; /* of each group */
+    unsigned tools; /* in each lane: they share its interface */
+};
+static const struct layout layouts[] = { { 1, 1, 1 }, { 1, 2, 1 }, { 1, 4, 1 }, { 2, 1, 1 },
+                                         { 2, 2, 1 }, { 3, 1, 1 }, { 1, 1, 2 }, { 1, 1, 3 } };
+
+static void compare(struct layout layout, struct net_lane lanes[GROUPS_MAX][READERS_MAX],
+                    unsigned tap, unsigned wire, int program, size_t size, bool apart)
 {
     static uint8_t frame[1514];
     size_t len = net_frame(frame, sizes[size].len, 17, 0x0a000001, 0x0a000002, 20000, 53);
-    struct way broker = { .count = count }, fanout = { .count = count };
+    unsigned copies = layout.groups * layout.tools, count = copies * layout.lanes;
+    struct way broker = { .copies = copies, .count = count }, fanout = broker;
     broker.generator = make_generator(true, sizes[size].imix, (uint32_t)program);
     fanout.generator = make_generator(false, sizes[size].imix, wire);
     for (unsigned i = 0; i < count; i++) {
-        reader_start(&broker.readers[i], lanes[i].netns_fd, "tap0", count, 0);
-        reader_start(&fanout.readers[i], -1, "host", count, 77);
+        unsigned copy = i / layout.lanes;
+        reader_start(&broker.readers[i], lanes[copy / layout.tools][i % layout.lanes].netns_fd,
+                     "tap0", count, 0);
+        reader_start(&fanout.readers[i], -1, "host", count, 77 + copy);
     }
     double rates[2][ROUNDS], shares[2][ROUNDS], ratios[ROUNDS];
     for (unsigned round = 0; round < ROUNDS; round++) {
@@ -262,9 +277,10 @@ static void compare(unsigned count, const struct net_lane *lanes, unsigned tap, 
         }
         ratios[round] = rates[1][round] > 0 ? rates[0][round] / rates[1][round] : 0;
     }
-    printf("%-6s %7u %11.3f %7.2f%% %11.3f %7.2f%% %7.2f\n", sizes[size].name, count,
-           median(rates[0]), median(shares[0]), median(rates[1]), median(shares[1]),
-           median(ratios));
+    double ours = median(rates[0]), theirs = median(rates[1]);
+    printf("%-6s %6u %6u %6u %9.3f %6.0f %7.2f%% %9.3f %6.0f %7.2f%% %7.2f\n", sizes[size].name,
+           layout.groups, layout.lanes, layout.tools, ours, 1e3 / ours, median(shares[0]), theirs,
+           1e3 / theirs, median(shares[1]), median(ratios));
     fflush(stdout);
     for (unsigned i = 0; i < count; i++) {
         reader_stop(&broker.readers[i]);
@@ -274,9 +290,46 @@ static void compare(unsigned count, const struct net_lane *lanes, unsigned tap, 
     generator_bpf__destroy(fanout.generator);
 }
 
+static void make_lanes(struct pk_broker *broker, struct net_lane lanes[GROUPS_MAX][READERS_MAX])
+{
+    struct pk_error err = { 0 };
+    for (unsigned group = 0; group < GROUPS_MAX; group++) {
+        for (unsigned i = 0; i < READERS_MAX; i++) {
+            struct net_lane *lane = &lanes[group][i];
+            char name[16], key[16];
+            snprintf(name, sizeof name, "lane%u-%u", group, i);
+            snprintf(key, sizeof key, "f/g%u/%u", group, i);
+            net_lane_make(lane, name, 1514);
+            if (pk_broker_lane_add(broker, key, lane->host_ifindex, lane->netns_fd, "tap0", &err) <
+                    0 ||
+                pk_broker_lane_set_reader(broker, key, true, &err) < 0)
+                die(err.msg);
+        }
+    }
+}
+
+static void lay_out(struct pk_broker *broker, struct layout layout, unsigned tap)
+{
+    struct pk_error err = { 0 };
+    struct pk_broker_share shares[READERS_MAX];
+    static const char *const keys[GROUPS_MAX] = { "f/g0", "f/g1", "f/g2" };
+    struct pk_broker_target targets[GROUPS_MAX] = { 0 };
+    struct pk_broker_tap_config config = { .targets = targets, .target_count = layout.groups };
+    for (unsigned i = 0; i < layout.lanes; i++)
+        shares[i] = (struct pk_broker_share){ .lane = i, .weight = 1 };
+    for (unsigned group = 0; group < layout.groups; group++) {
+        targets[group].group_key = keys[group];
+        if (pk_broker_group_set(broker, keys[group], PK_HASH_OUTER, shares, layout.lanes, &err) < 0)
+            die(err.msg);
+    }
+    enum pk_xdp_mode mode;
+    if (pk_broker_tap_attach(broker, "f/t", tap, &config, &mode, &err) < 0)
+        die(err.msg);
+}
+
 int main(void)
 {
-    alarm(115); /* whatever happens, the namespaces go with the process */
+    alarm(580); /* whatever happens, the namespaces go with the process */
     if (!net_begin())
         return 77;
     pin(0);
@@ -287,8 +340,7 @@ int main(void)
         fprintf(stderr, "%s (%s)\n", err.msg, err.hint);
         return 1;
     }
-    struct net_lane lanes[READERS_MAX];
-    struct pk_broker_share shares[READERS_MAX];
+    static struct net_lane lanes[GROUPS_MAX][READERS_MAX];
     unsigned tap = net_veth("tap", "far", 1514);
     unsigned wire = net_veth("wire", "host", 1514);
     /* NAPI on the reader's end, as the lanes have it. */
@@ -297,33 +349,18 @@ int main(void)
     if (pass_fd < 0 ||
         bpf_xdp_attach((int)if_nametoindex("host"), pass_fd, XDP_FLAGS_DRV_MODE, NULL) < 0)
         die("XDP_PASS on the host's veth");
+    make_lanes(broker, lanes);
 
-    printf("delivered packets per CPU second, in millions; median of %u rounds of %u packets\n"
+    printf("delivered copies per CPU second, in millions; median of %u rounds of %u packets\n"
            "CPU time: this process%s\n\n",
            ROUNDS, PACKETS, apart ? " and /proc/stat's softirq" : " (its softirq work included)");
-    printf("%-6s %7s %11s %8s %11s %8s %7s\n", "size", "readers", "broker", "got", "fanout", "got",
-           "ratio");
-    for (unsigned count = 1; count <= READERS_MAX; count *= 2) {
-        for (unsigned i = 0; i < count; i++) {
-            char name[16], key[16];
-            snprintf(name, sizeof name, "lane%u", i);
-            snprintf(key, sizeof key, "f/g/%u", i);
-            shares[i] = (struct pk_broker_share){ .lane = i, .weight = 1 };
-            if (i < count / 2)
-                continue; /* is there from the last count */
-            net_lane_make(&lanes[i], name, 1514);
-            if (pk_broker_lane_add(broker, key, lanes[i].host_ifindex, lanes[i].netns_fd, "tap0",
-                                   &err) < 0 ||
-                pk_broker_lane_set_reader(broker, key, true, &err) < 0)
-                die(err.msg);
-        }
-        enum pk_xdp_mode mode;
-        if (pk_broker_group_set(broker, "f/g", PK_HASH_OUTER, shares, count, &err) < 0 ||
-            pk_broker_tap_attach(broker, "f/t", tap, ONE_GROUP, &mode, &err) < 0)
-            die(err.msg);
+    printf("%-6s %6s %6s %6s %9s %6s %8s %9s %6s %8s %7s\n", "size", "groups", "lanes", "tools",
+           "broker", "ns", "got", "fanout", "ns", "got", "ratio");
+    for (size_t i = 0; i < PK_ARRAY_SIZE(layouts); i++) {
+        lay_out(broker, layouts[i], tap);
         int program = tap_program(tap);
         for (size_t size = 0; size < PK_ARRAY_SIZE(sizes); size++)
-            compare(count, lanes, tap, wire, program, size, apart);
+            compare(layouts[i], lanes, tap, wire, program, size, apart);
         close(program);
     }
     (void)pk_broker_remove_all(broker, &err);
