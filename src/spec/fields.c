@@ -416,13 +416,18 @@ static void check_unique(struct reader *reader, size_t row, const struct pk_node
         reader->no_memory = true;
         return;
     }
-    char quoted[100];
-    const struct pk_node *first = pk_map_get(reader->seen[row], node->text);
+    char quoted[100], number[24];
+    const char *value = node->text;
+    if (node->kind == PK_NODE_INT) { /* 0x6e is 110 */
+        (void)snprintf(number, sizeof(number), "%" PRId64, node->integer);
+        value = number;
+    }
+    const struct pk_node *first = pk_map_get(reader->seen[row], value);
     if (first != NULL)
         fault(reader, node, field->unique_hint != NULL ? field->unique_hint : "choose another",
               "%s: %s is there already, on line %u", where->text,
               pk_quote(node->text, quoted, sizeof(quoted)), first->line);
-    else if (pk_map_set_take(reader->seen[row], node->text, (void *)(uintptr_t)node) < 0)
+    else if (pk_map_set_take(reader->seen[row], value, (void *)(uintptr_t)node) < 0)
         reader->no_memory = true;
 }
 
