@@ -73,6 +73,8 @@ static const char *const beyond_schema[] = {
     "tenant-not-on-tap",
     "tenant-takes-all",
     "groups-nine-of-tap",
+    "shunt-empty",
+    "shunt-idle-alone",
     "filter-empty",
     "filter-word",
     "filter-quoted-place",
