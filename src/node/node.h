@@ -40,7 +40,9 @@
  *     themselves since they started, for the lane's health
  * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}],"hash":"outer|flow|addresses",
  *     "tenant":"lab","priority":100,"drain":{"deadlineMs":30000},"rebalance":"auto|off"}   not-found while a lane is not there
- *     tenant: whose packets the taps give it, and its priority (1 to 1000; lower ones are shed first)
+ *     tenant: whose packets the taps give it, and its priority (1 to 1000; lower ones are shed first);
+ *     "shunt":{"after":BYTES,"ports":[..],"idleSeconds":60}: flows of which it sees no more;
+ *     "overload":{"shunt":false,"shed":false}: what is done while its lanes lose packets
  * DELETE /v1/fleets/{fleet}/groups/{group}   conflict while a tap sends to it
  * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0",..} or
  *     {"kind":"inline","interface":"eth2","inline":{"interface":"eth3","failure":"open|closed",
@@ -60,6 +62,15 @@
  *     {"state":"running|done|failed|none","sent","bytes","oversize","failed","truncated","cutGaps","loop",
  *      "elapsedMs","error":text|null, and where it applies "hint","stopped":true}
  * DELETE /v1/fleets/{fleet}/taps/{tap}/replay   stops it; answers as GET
+ * POST /v1/fleets/{fleet}/shunts
+ *     {"flows":[{"src","srcPort","dst","dstPort","proto":"tcp|udp|sctp"}],"groups":["g"],"keepBytes":0,
+ *      "idleSeconds":60,"ttlSeconds":86400,"by":"zeek"}: all but flows may be left out
+ *     {"added","known","full"}: flows times groups
+ * GET /v1/fleets/{fleet}/shunts?group=&limit=&page=   {"shunts":[..],"page":text|null}
+ * DELETE /v1/fleets/{fleet}/shunts   {"flows":[..],"groups":[..]} or {"all":true,"groups":[..]}; {"removed"}
+ * GET /v1/fleets/{fleet}/shunts/stats?top=10
+ *     {"entries","most","refused","groups":[{"name","entries","packets","bytes","passedPackets",
+ *      "passedBytes"}],"top":[..]}
  * DELETE /v1/plane   everything of this instance goes
  * GET /metrics   all counters as OpenMetrics text (docs/reference/metrics.md)
  *

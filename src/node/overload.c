@@ -142,6 +142,13 @@ static struct pk_lane *lane_of(struct pk_agent *agent, const struct pk_group *gr
     return pk_node_plane_lane(&agent->plane, key);
 }
 
+/* Its packets are on their way through: nothing is left out there. */
+static bool is_inline(struct pk_agent *agent, const struct pk_group *group)
+{
+    const struct pk_lane *lane = group->share_count > 0 ? lane_of(agent, group, 0) : NULL;
+    return lane != NULL && lane->is_inline;
+}
+
 /* What the lane lost: in its receive ring, and in its tools' sockets, which the kernel counts and
  * the tools may tell. */
 static void look_at_lane(struct pk_agent *agent, struct pk_lane *lane, uint64_t *sent,
@@ -270,6 +277,8 @@ void pk_overload_look_at(struct pk_agent *agent, pk_nsec now)
         struct pk_group *group = agent->plane.groups[i];
         looks[i] =
             (struct pk_overload_look){ .now = now, .slots = PK_SLOT_COUNT, .may = group->overload };
+        if (is_inline(agent, group))
+            continue;
         for (size_t k = 0; k < group->share_count; k++) {
             struct pk_lane *lane = lane_of(agent, group, k);
             if (lane != NULL)
