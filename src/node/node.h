@@ -7,7 +7,8 @@
  *
  * GET /v1/node
  *     {"hostname","kernel","cpus","numaNodes","memoryBytes","pid","version",
- *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state"}]}
+ *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state","setup":{..}}]}   setup: struct
+ *     pk_nic_facts (spec/nic.h)
  * GET /v1/plane
  *     {"taps":[{"fleet","name","kind","interface","groups":[..] (as PUT),"mtu",
  *               "mode":"native|generic|none","state":"up|missing|detached","detail","packets","bytes",
@@ -20,6 +21,10 @@
  *     an inline tap and its lanes have "inline":{"state":"inline|bypassing|blocking" (of a lane:
  *     "inline|bypassed"),"since","directions":[{..},{..}]} and a tap also "lanes","lanesThrough",
  *     "failure","failAfterMs"; the counters are those of broker/inline.h
+ *     a tap of an interface has "options":{"tunnel","inline","nic"} (as PUT) and "setup":{"set":[{"setting",
+ *     "from","to"}],"cannot":[{..,"why"}]}: how its interface is set up, and what it cannot be; "passed":
+ *     packets that a tunnel tap left to the machine
+ *     a lane that an interface feeds has "device", and that interface's counters
  *     a tap also has "nic": what its interface lost, as of loss.h
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
  *     more of a lane: "health":"healthy|slow|stalled|dead","why","drain":null|{"leaving" (it is to be
@@ -32,6 +37,7 @@
  *     {"netns":"/run/netns/..","interface":"tap0"}
  *     with "inline":{"interfaces":["a","b"]} a lane of an inline tap: two veth pairs, tap0 and tap1, as
  *     large as those need ("inline":true: not known yet)
+ *     with "device":"eth5" that interface is moved into the namespace as tap0, until the lane goes
  * DELETE /v1/fleets/{fleet}/lanes/{group}/{index}   conflict while its group sends to it
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}/drain   its slots go to the other lanes: new TCP flows at
  *     once, known ones when they end or after the group's deadline; body {}, or {"leaseMs":N}: only for so
@@ -47,7 +53,11 @@
  * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0",..} or
  *     {"kind":"inline","interface":"eth2","inline":{"interface":"eth3","failure":"open|closed",
  *         "failAfterMs":200},..} with one group of inline lanes, no tenant, no filter, or
+ *     {"kind":"tunnel","interface":"eth1","tunnel":{"types":["vxlan","geneve","gre","erspan"],
+ *         "port":4789 (where there is one UDP type),"decapsulate":true,"addresses":["10.0.0.5"]},..} or
  *                                     {"kind":"replay","mtu":9000,..}, each with
+ *     "nic":{"rings","queues","symmetricHash","vlanOffload","mergeOffloads","flowControl","coalescing"}, as
+ *         in the fleet file (not of a replay), and
  *     "groups":[{"name":"g","tenant":"lab","filter":"not port 9200"}], up to 8 of a tenant and 8 without
  *         one, which get what no tenant claims; or "group":"g", one group that gets all
  *     "tenants":[{"name":"lab","vlans":[110,"100.200"],"vnis":[7001],"greKeys":[17],

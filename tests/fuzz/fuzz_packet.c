@@ -8,9 +8,36 @@
 #include "packet/flow.h"
 #include "packet/fragment_memory.h"
 #include "packet/parse.h"
+#include "packet/tunnel.h"
+
+/* A tunnel tap's rules on the same bytes, with the packet's own target as the tunnel's end. */
+static void judge_tunnel(const uint8_t *data, size_t size)
+{
+    static struct pk_parser parser;
+    struct pk_tunnel_rules rules = { .types = 1u << size % 4 | 1u << size / 4 % 4, .end_count = 1 };
+    memset(parser.window, 0, sizeof parser.window);
+    memcpy(parser.window, data, size < PK_PARSE_WINDOW ? size : PK_PARSE_WINDOW);
+    for (unsigned look = 0; look < 2; look++) {
+        pk_tunnel_begin(&parser, &rules, (__u32)size);
+        (void)pk_parse_headers(&parser);
+        __u32 verdict = pk_tunnel_judge(&parser, &rules);
+        FUZZ_CHECK(look == 1 || verdict == PK_TUNNEL_OTHER); /* no end has family 0 */
+        if (verdict == PK_TUNNEL_FRAME) {
+            FUZZ_CHECK(parser.offset >= 14 && parser.offset <= PK_PARSE_WINDOW);
+            FUZZ_CHECK(parser.offset + 14 <= parser.end && parser.end <= size);
+            FUZZ_CHECK(pk_tunnel_is_payload(parser.after));
+            (void)pk_tunnel_ethertype(&parser);
+        }
+        FUZZ_CHECK(verdict == PK_TUNNEL_OTHER || !pk_tunnel_is_other(data, data + size));
+        rules.ends[0].family = parser.flow.family;
+        rules.ends[0].address[0] = parser.flow.dst[0];
+        rules.ends[0].address[1] = parser.flow.dst[1];
+    }
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    judge_tunnel(data, size);
     static struct pk_fragment_memory *memory, *other;
     if (memory == NULL) {
         memory = pk_fragment_memory_new();
