@@ -64,7 +64,6 @@ struct pk_health_look {
     uint64_t sent, arrived; /* packets */
     uint64_t lost;          /* that its sockets or tools say they lost */
     uint64_t told;          /* packets that the tools say they took; 0 = they do not say */
-    bool canary_missing;
 };
 struct pk_health_state {
     enum pk_health health;
