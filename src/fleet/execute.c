@@ -22,6 +22,7 @@
 /* A tool with a full ruleset takes a minute on a slow machine. */
 #define READY_TIMEOUT    (180 * PK_NSEC_PER_SEC)
 #define READY_LOOK_MS    5000u
+#define LAST_ANSWER_MS   1500u
 #define PROBE_TIMEOUT_MS 1000u
 /* Without a probe, a tool that runs this long has not failed at once. */
 #define RUNS_FOR        (500 * PK_NSEC_PER_MS)
@@ -273,6 +274,9 @@ static int do_unit(struct pk_manager *manager, struct pk_fleet *fleet,
     bool replace = step->op == PK_STEP_CHANGE && step->cause != PK_CAUSE_STOPPED;
     bool drain = wait && replace && step->drains;
     int r = drain ? pk_lane_drain(manager, fleet, unit->group, unit->lane, err) : 0;
+    /* Now that nothing comes any more it can tell of all that it had: it is asked each second. */
+    if (r >= 0 && drain)
+        pk_sleep_ms(LAST_ANSWER_MS);
     if (r >= 0)
         r = start_unit(manager, unit, replace, err);
     if (r >= 0 && wait)
