@@ -212,6 +212,8 @@ int pk_runtimes_from_json(struct pk_fleet *fleet, const json_t *json);
  * Waits for the agent; call it after the tools were asked: then none has read what its lane has not
  * had. */
 void pk_ledger_tick(struct pk_manager *manager);
+/* Packets that were in a tool's hands when it ended, by its lane's ledger. Lock held. */
+int64_t pk_ledger_unconfirmed(const struct pk_fleet *fleet, const struct pk_unit *unit);
 int pk_ledger_load(struct pk_manager *manager, struct pk_fleet *fleet, struct pk_error *err);
 void pk_ledger_keep_all(struct pk_manager *manager); /* at the end of serve */
 void pk_ledger_forget(struct pk_manager *manager, const char *fleet);

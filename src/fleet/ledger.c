@@ -164,6 +164,16 @@ int pk_ledger_load(struct pk_manager *manager, struct pk_fleet *fleet, struct pk
     return 0;
 }
 
+int64_t pk_ledger_unconfirmed(const struct pk_fleet *fleet, const struct pk_unit *unit)
+{
+    PK_CLEANUP(pk_free_p)
+    char *key = pk_asprintf("tool/%s/%u/%s", unit->group, unit->lane, unit->tool);
+    if (key == NULL)
+        return 0;
+    const json_t *thing = json_object_get(json_object_get(fleet->ledger, "things"), key);
+    return pk_json_int_or(thing, "sum.unconfirmed", 0);
+}
+
 void pk_ledger_forget(struct pk_manager *manager, const char *fleet)
 {
     struct pk_error err = { 0 };

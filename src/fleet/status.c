@@ -94,11 +94,12 @@ static json_t *tool_json(struct report *report, const struct pk_unit *unit)
         complain(report, "%s/%u/%s is %s%s%s", unit->group, unit->lane, unit->tool, state,
                  reason[0] != '\0' ? ": " : "", reason);
     json_t *tool = json_pack(
-        "{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:s,s:I,s:o,s:s}", "name", unit->tool, "package",
+        "{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:I,s:o,s:s}", "name", unit->tool, "package",
         unit->package, "version", unit->release[0] != '\0' ? unit->release : unit->version, "state",
         state, "restarts", (json_int_t)life->restarts, "packets",
         (json_int_t)(life->base_packets + life->packets), "dropped",
-        (json_int_t)(life->base_drops + life->drops), "unit", unit->name, "pid",
+        (json_int_t)(life->base_drops + life->drops), "unconfirmed",
+        (json_int_t)pk_ledger_unconfirmed(report->fleet, unit), "unit", unit->name, "pid",
         (json_int_t)(status != NULL ? status->pid : 0), "startedAt",
         pk_time_json(status != NULL ? status->started_at : 0), "reason", reason);
     if (tool == NULL)

@@ -81,7 +81,7 @@ def counts(status):
     rows = [(tap["packets"], tap["dropped"])]
     for lane in status["groups"][0]["lanes"]:
         tool = lane["tools"][0]
-        rows.append((lane["packets"], lane["unread"], lane["ringDropped"], tool["packets"], tool["dropped"]))
+        rows.append((lane["packets"], lane["unread"], lane["ringDropped"], tool["packets"], tool["unconfirmed"], tool["dropped"]))
     return rows
 
 
@@ -90,10 +90,11 @@ def check_packets(status, before, dead_lane):
     (tap, dropped), *lanes = [tuple(a - b for a, b in zip(now, then)) for now, then in zip(counts(status), counts(before))]
     assert dropped == 0
     assert tap > 0 and tap == sum(lane[0] + lane[2] for lane in lanes), (tap, lanes)
-    for index, (packets, unread, _, read, unread_by_tool) in enumerate(lanes):
+    for index, (packets, unread, _, read, unconfirmed, unread_by_tool) in enumerate(lanes):
+        assert packets == unread + read + unconfirmed, (index, lanes)
         if index == dead_lane:
-            # Its slots went to the other lane at once; what it had taken and not told of is not known.
-            assert unread + read <= packets < max(lane[0] for lane in lanes), lanes
+            # Its slots went to the other lane at once.
+            assert packets < max(lane[0] for lane in lanes), lanes
         else:
             assert (unread, read, unread_by_tool) == (0, packets, 0), (index, lanes)
 
