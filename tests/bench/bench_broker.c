@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -22,6 +23,7 @@
 
 #define ROUNDS 9
 #define REPEAT 300000
+#define LANES  4u
 
 static int by_value(const void *a, const void *b)
 {
@@ -47,16 +49,16 @@ static void run(int program, const uint8_t *frame, size_t len, uint32_t *ret_bes
     *ret_median = took[ROUNDS / 2];
 }
 
-static void fill_table(struct plane_bpf *plane)
+static void fill_table(struct plane_bpf *plane, uint32_t group)
 {
     static struct pk_slots slots;
     for (size_t i = 0; i <= PK_HASH_SLOTS; i++)
-        slots.lane[i] = (uint16_t)(i % 4);
+        slots.lane[i] = (uint16_t)(group * LANES + i % LANES);
     slots.mode = PK_HASH_FLOW;
     uint32_t zero = 0;
     int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "pk_slots", 4, sizeof slots, 1, NULL);
     if (fd < 0 || bpf_map_update_elem(fd, &zero, &slots, BPF_ANY) < 0 ||
-        bpf_map_update_elem(bpf_map__fd(plane->maps.pk_tables), &zero, &fd, BPF_ANY) < 0) {
+        bpf_map_update_elem(bpf_map__fd(plane->maps.pk_tables), &group, &fd, BPF_ANY) < 0) {
         perror("slot table");
         exit(1);
     }
@@ -114,26 +116,94 @@ static void row(struct plane_bpf *plane, const char *name, const uint8_t *frame,
            (int)(tap - empty), (int)(tap_median - empty));
 }
 
-int main(void)
+/* An instance of the tap: so many groups of 4 lanes each get all packets; tenants = bits PK_BY_*,
+ * the packets are of the only one. */
+static struct plane_bpf *load_plane(uint32_t groups, uint32_t tenants)
 {
     struct plane_bpf *plane = plane_bpf__open();
     struct bpf_program *each;
-    if (plane != NULL) {
-        bpf_object__for_each_program(each, plane->obj) bpf_program__set_autoload(
-            each, each == plane->progs.pk_tap || each == plane->progs.pk_probe ||
-                      each == plane->progs.pk_empty);
-        plane->rodata->seed = 42;
-        struct pk_instance *instance = (struct pk_instance *)&plane->rodata->instance;
-        instance->channels[PK_CHANNELS - 1].count = 1;
-        instance->targets[0].mode = PK_HASH_FLOW;
-        instance->modes = 1u << PK_HASH_FLOW;
-        instance->redirects_frags = 1;
+    uint32_t combos = 1, channel = tenants != 0 ? 0 : PK_TENANT_NONE;
+    if (plane == NULL)
+        return NULL;
+    bpf_object__for_each_program(each, plane->obj) bpf_program__set_autoload(
+        each, each == plane->progs.pk_tap || each == plane->progs.pk_probe ||
+                  each == plane->progs.pk_empty);
+    plane->rodata->seed = 42;
+    struct pk_instance *instance = (struct pk_instance *)&plane->rodata->instance;
+    instance->channels[channel].count = (uint8_t)groups;
+    instance->has_tenants = tenants != 0;
+    instance->tenants = (struct pk_tenants_shape){ 1, tenants, PK_TENANT_NONE, PK_TENANT_NONE };
+    if ((tenants & PK_BY_INSIDE) != 0)
+        instance->tenants.inside = 0;
+    instance->modes = 1u << PK_HASH_FLOW;
+    instance->redirects_frags = 1;
+    instance->has_several = groups > 1;
+    for (uint32_t i = 0; i < groups; i++, combos *= LANES + 1) {
+        instance->targets[i] = (struct pk_target){ .group = (uint8_t)i, .mode = PK_HASH_FLOW };
+        for (uint32_t k = 0; k < LANES; k++)
+            instance->digits[i * LANES + k] = (k + 1) * combos;
     }
-    if (plane == NULL || plane_bpf__load(plane) < 0) {
+    bpf_map__set_max_entries(plane->maps.pk_own_combos, combos);
+    bpf_map__set_max_entries(plane->maps.pk_own_vlans, 4096);
+    if (plane_bpf__load(plane) < 0)
+        return NULL;
+    for (uint32_t i = 0; i < groups; i++)
+        fill_table(plane, i);
+    for (uint32_t i = 0; i < combos && groups > 1; i++) {
+        int fd = bpf_map_create(BPF_MAP_TYPE_DEVMAP, "pk_combo", 4, 4, groups, NULL);
+        if (fd < 0 || bpf_map_update_elem(bpf_map__fd(plane->maps.pk_own_combos), &i, &fd, 0) < 0) {
+            perror("combination");
+            exit(1);
+        }
+        close(fd);
+    }
+    /* What the packets below have. */
+    uint32_t tenant = 0, prefix[5] = { 8, 10 }, vlan = 1;
+    if (bpf_map_update_elem(bpf_map__fd(plane->maps.pk_own_vlans), &vlan, &tenant, 0) < 0 ||
+        bpf_map_update_elem(bpf_map__fd(plane->maps.pk_own_prefixes4), prefix, &tenant, 0) < 0 ||
+        bpf_map_update_elem(bpf_map__fd(plane->maps.pk_own_prefixes6), prefix, &tenant, 0) < 0) {
+        perror("tenant");
+        exit(1);
+    }
+    return plane;
+}
+
+/* What groups and tenants cost. */
+static void several(const uint8_t *vlan, size_t vlan_len, const uint8_t *vxlan, size_t vxlan_len,
+                    uint32_t empty)
+{
+    static const struct {
+        const char *name;
+        uint32_t groups, tenants;
+    } taps[] = { { "1 group", 1, 0 },
+                 { "2 groups", 2, 0 },
+                 { "3 groups", 3, 0 },
+                 { "tenants by VLAN", 1, PK_BY_VLAN },
+                 { "tenants by prefix", 1, PK_BY_PREFIX4 | PK_BY_PREFIX6 },
+                 { "both, 3 groups", 3, PK_BY_VLAN | PK_BY_PREFIX4 | PK_BY_PREFIX6 } };
+    printf("\n%-20s %15s %15s\n", "tap", "VLAN, TCP", "VXLAN");
+    for (size_t i = 0; i < sizeof taps / sizeof taps[0]; i++) {
+        uint32_t best[2], median[2];
+        struct plane_bpf *plane = load_plane(taps[i].groups, taps[i].tenants);
+        if (plane == NULL) {
+            perror(taps[i].name);
+            exit(1);
+        }
+        run(bpf_program__fd(plane->progs.pk_tap), vlan, vlan_len, &best[0], &median[0]);
+        run(bpf_program__fd(plane->progs.pk_tap), vxlan, vxlan_len, &best[1], &median[1]);
+        printf("%-20s %6d %8d %6d %8d\n", taps[i].name, (int)(best[0] - empty),
+               (int)(median[0] - empty), (int)(best[1] - empty), (int)(median[1] - empty));
+        plane_bpf__destroy(plane);
+    }
+}
+
+int main(void)
+{
+    struct plane_bpf *plane = load_plane(1, 0);
+    if (plane == NULL) {
         printf("skipped: cannot load BPF programs (%s)\n", strerror(errno));
         return 77;
     }
-    fill_table(plane);
     plane->bss->probe_mode = PK_HASH_FLOW;
 
     struct frames_rng rng = { 6 };
@@ -200,6 +270,13 @@ int main(void)
         empty);
     row(plane, "VXLAN, 1,500 bytes", frame, costliest(plane, &rng, deep, 1, &tcp4, 1400, frame),
         empty);
+
+    static uint8_t tagged[FRAMES_ROOM + 4];
+    size_t tagged_len = frames_make(&rng, &tcp4, FRAMES_PLAIN, false, 1, tagged);
+    memmove(tagged + 16, tagged + 12, tagged_len - 12);
+    memcpy(tagged + 12, "\x81\0\0\1", 4);
+    several(tagged, tagged_len + 4, frame, costliest(plane, &rng, deep, 1, &tcp4, 64, frame),
+            empty);
 
     struct {
         const char *name;

@@ -170,30 +170,56 @@ static __always_inline int look_fast(struct xdp_md *ctx, struct pk_packet *packe
     return 1;
 }
 
-/* Everything but plain packets with ports that only their hash counts of. Returns the channel. */
+/* The flow by the tunnels' own addresses. */
+__attribute__((noinline)) int pk_parse_outer(struct pk_packet *packet)
+{
+    __u32 zero = 0;
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    if (!packet || !parser)
+        return 0;
+    parse(parser, packet->size, PK_HASH_OUTER);
+    packet->parsed = 0; /* a shunt or a drain asks for the innermost flow again */
+    return 1;
+}
+
+/* Everything but plain packets with ports that only their hash counts of. Returns the channel.
+ * What most taps need is in this one function, since a call costs as much as a header. */
 static __noinline __u32 look_slow(struct xdp_md *ctx, struct pk_packet *packet)
 {
+    const __u32 outer = 1u << PK_HASH_OUTER, both = 1u << PK_HASH_FLOW | 1u << PK_HASH_ADDRESSES;
     struct pk_parser *parser = pk_read(ctx, packet);
-    __u32 channel = PK_TENANT_NONE;
-    if (!parser) {
-        for (__u32 i = 0; i < PK_HASH_MODES; i++)
-            packet->reason[i] = PK_REASON_TRUNCATED;
-        return instance.has_tenants ? PK_TENANT_UNKNOWN : channel;
-    }
-    if (instance.modes & 1u << PK_HASH_OUTER) {
-        parse(parser, packet->size, PK_HASH_OUTER);
-        pk_decide_by(packet, PK_HASH_OUTER);
-    }
-    if (instance.has_tenants || instance.has_filters || (instance.modes & ~(1u << PK_HASH_OUTER))) {
-        pk_parse_flow(ctx, packet);
+    __u32 channel = PK_TENANT_NONE, hash = 0;
+    __u8 reason = PK_REASON_TRUNCATED;
+    if (parser) {
+        __u32 mode = PK_HASH_OUTER;
+        if (instance.modes & 1u << PK_HASH_ADDRESSES)
+            mode = PK_HASH_ADDRESSES;
+        if (instance.modes & 1u << PK_HASH_FLOW)
+            mode = PK_HASH_FLOW;
+        if (instance.has_tenants || instance.has_filters || instance.modes != outer) {
+            parse(parser, packet->size, PK_HASH_FLOW);
+            packet->parsed = 1;
+        } else {
+            parse(parser, packet->size, PK_HASH_OUTER);
+        }
         if (instance.has_tenants)
             channel = (__u32)pk_find_tenant(packet);
-        if (instance.modes & 1u << PK_HASH_FLOW)
-            pk_decide_by(packet, PK_HASH_FLOW);
-        if (instance.modes & 1u << PK_HASH_ADDRESSES)
-            pk_decide_by(packet, PK_HASH_ADDRESSES);
         if (instance.has_filters)
             packet->wanted = pk_filter_mask(parser, packet->size, channel); /* FILTER */
+        if (!packet->parsed || mode != PK_HASH_OUTER)
+            reason = pk_decide(0, &parser->flow, mode, seed, &hash);
+    } else if (instance.has_tenants) {
+        channel = PK_TENANT_UNKNOWN;
+    }
+    for (__u32 i = 0; i < PK_HASH_MODES; i++) {
+        packet->reason[i] = reason;
+        packet->hash[i] = hash;
+    }
+    if (parser && (instance.modes & both) == both)
+        pk_decide_by(packet, PK_HASH_ADDRESSES);
+    if (parser && packet->parsed && (instance.modes & outer)) {
+        pk_parse_outer(packet);
+        pk_decide_by(packet, PK_HASH_OUTER);
     }
     return channel;
 }

@@ -196,7 +196,7 @@ static void *send_traffic(void *arg)
 {
     struct traffic *traffic = arg;
     static uint8_t frame[16384];
-    while (!atomic_load(&traffic->stop)) {
+    while (!atomic_load(&traffic->stop) && traffic->sent + 16 <= PLANE_PACKETS) {
         for (unsigned i = 0; i < 16; i++, traffic->sent++) {
             size_t len = traffic->sent % 16 == 3 ? 5000 : 100;
             plane_frame(frame, len, (uint16_t)(traffic->sent % 500), traffic->sent);
@@ -250,7 +250,6 @@ static void nothing_is_lost_by_changes(void **state)
     assert_null(failed);
     plane_receive(&plane);
     print_message("# %u packets\n", traffic.sent);
-    assert_true(traffic.sent < PLANE_PACKETS);
     for (uint32_t i = 0; i < traffic.sent; i++) {
         assert_int_equal(plane_got(&plane, 0, i), 1);
         assert_true(plane_got(&plane, 1, i) <= 1 && plane_got(&plane, 2, i) <= 1);
