@@ -123,7 +123,7 @@ static int add_prefixes(struct pk_tenants *tenants, const struct pk_broker_tenan
                                          .bits = prefix->length,
                                          .tenant = tenant };
         for (unsigned bit = 0; bit < prefix->length; bit++)
-            to->address[bit / 8] |= prefix->address[bit / 8] & (uint8_t)(0x80u >> bit % 8);
+            to->address[bit / 8] |= (uint8_t)(prefix->address[bit / 8] & 0x80u >> bit % 8);
         tenants->shape.kinds |= prefix->family == 4 ? PK_BY_PREFIX4 : PK_BY_PREFIX6;
     }
     return 0;
