@@ -268,9 +268,14 @@ static void rescue_one(void *arg, const struct pk_link *link)
 {
     struct rescue *rescue = arg;
     char name[16] = "";
-    if (!pk_str_starts(link->alias, ALIAS) ||
-        sscanf(link->alias + strlen(ALIAS), "%15s of ", name) != 1 ||
-        !pk_node_is_interface_name(name))
+    if (!pk_str_starts(link->alias, ALIAS))
+        return;
+    const char *text = link->alias + strlen(ALIAS);
+    size_t len = strcspn(text, " ");
+    if (len >= sizeof(name) || !pk_str_starts(text + len, " of "))
+        return;
+    memcpy(name, text, len);
+    if (!pk_node_is_interface_name(name))
         return;
     struct pk_error err = { 0 };
     if (bring_home(rescue->netns.nl, link->ifindex, name, &err) < 0)

@@ -96,11 +96,11 @@ static int set_up(struct pk_agent *agent, struct pk_tap *tap, const char *name,
 void pk_tap_give_back_nic(struct pk_agent *agent, struct pk_tap *tap)
 {
     const char *const names[] = { tap->interface, tap->other.interface };
-    struct pk_tap_before *const befores[] = { &tap->before, &tap->other.before };
+    struct pk_tap_before *const was[] = { &tap->before, &tap->other.before };
     for (size_t i = 0; i < PK_ARRAY_SIZE(names); i++) {
-        if (names[i][0] != '\0' && befores[i]->ifindex != 0)
-            (void)pk_nic_restore(agent->ioctl_fd, names[i], &befores[i]->nic, NULL);
-        befores[i]->applied = false;
+        if (names[i][0] != '\0' && was[i]->ifindex != 0)
+            (void)pk_nic_restore(agent->ioctl_fd, names[i], &was[i]->nic, NULL);
+        was[i]->applied = false;
     }
 }
 
