@@ -36,7 +36,8 @@ static struct pk_error err;
             fail_msg("%s: %s (%s)", #call, err.msg, err.hint); \
     } while (0)
 
-#define FAIL_AFTER 100000000u /* 100 ms */
+#define FAIL_AFTER 100000000u  /* 100 ms */
+#define PATIENCE   2000000000u /* where nothing is to fail, on a slow machine either */
 
 /* ---- the tool: copies between its ends as Suricata does ---- */
 
@@ -211,7 +212,7 @@ static void plane_up(struct plane *plane, unsigned lanes, unsigned mtu)
     set_lanes(plane);
     plane->config = (struct pk_broker_inline_config){ .ifindex = { plane->wire[0], plane->wire[1] },
                                                       .group_key = "f/g",
-                                                      .fail_after = FAIL_AFTER };
+                                                      .fail_after = PATIENCE };
     OK(pk_broker_inline_attach(plane->broker, "f/t", &plane->config, &err));
     plane->end[0] = net_packet_socket(-1, "fa");
     plane->end[1] = net_packet_socket(-1, "fb");
@@ -271,6 +272,12 @@ static void send_flows(struct plane *plane, unsigned side, unsigned packets)
         if (i % 32 == 31) /* a veth's ring has room for 256, and takes no more on a slow machine */
             usleep(5000);
     }
+}
+
+static void fail_soon(struct plane *plane)
+{
+    plane->config.fail_after = FAIL_AFTER;
+    OK(pk_broker_inline_attach(plane->broker, "f/t", &plane->config, &err));
 }
 
 /* ---- tests ---- */
@@ -358,6 +365,7 @@ static void fails_open_and_comes_back(void **state)
     struct plane plane;
     struct pk_broker_inline_health health;
     plane_up(&plane, 1, 1500);
+    fail_soon(&plane);
     send_flows(&plane, 0, 10);
     assert_int_equal(net_receive(plane.end[1], 100, NULL), 10);
     plane.tools[0].how = STOP;
@@ -412,6 +420,7 @@ static void probes(void **state)
     struct plane plane;
     struct pk_broker_inline_health health;
     plane_up(&plane, 1, 1500);
+    fail_soon(&plane);
     plane.tools[0].how = DROP;
     for (unsigned i = 0; i < 12; i++) {
         send_flows(&plane, 0, 10);
