@@ -216,8 +216,12 @@ static void look_at_group(struct pk_agent *agent, struct pk_group *group, pk_nse
         pk_memdup(group->shares, group->share_count * sizeof(*group->shares));
     if (shares == NULL)
         return;
-    for (size_t i = 0; i < group->share_count; i++)
-        shares[i].part = part_of(lane_of(agent, group, shares[i].lane));
+    for (size_t i = 0; i < group->share_count; i++) {
+        const struct pk_lane *lane = lane_of(agent, group, shares[i].lane);
+        bool slow = lane != NULL && lane->health.health == PK_HEALTH_SLOW;
+        shares[i].part = part_of(lane);
+        shares[i].weight *= slow ? 3 : 4; /* it cannot take what the others can */
+    }
     pk_level_look(agent, group, shares, loads, now);
 }
 
