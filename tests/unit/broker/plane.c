@@ -144,9 +144,10 @@ static size_t receive(int fd, uint8_t *out, size_t room)
     return (size_t)len;
 }
 
-void plane_receive(struct plane *plane)
+unsigned plane_receive(struct plane *plane)
 {
     static uint8_t data[1 << 17];
+    unsigned all = 0;
     for (unsigned quiet = 0; quiet < 2;) {
         unsigned count = 0;
         for (unsigned i = 0; i < plane->groups * plane->lanes; i++) {
@@ -166,10 +167,19 @@ void plane_receive(struct plane *plane)
                 plane->in_lane[group][number] = (uint8_t)lane;
             }
         }
+        all += count;
         quiet = count > 0 ? 0 : quiet + 1;
         if (count == 0)
             usleep(10000);
     }
+    return all;
+}
+
+void plane_receive_all(struct plane *plane, unsigned count)
+{
+    unsigned got = plane_receive(plane);
+    for (unsigned tries = 0; got < count && tries < 200; tries++)
+        got += plane_receive(plane);
 }
 
 void plane_forget(struct plane *plane)

@@ -38,8 +38,10 @@ void plane_attach(struct plane *plane, const struct pk_broker_tenant *tenants, s
 /* An IPv4 TCP frame of a flow, with its number at the end. */
 void plane_frame(uint8_t *out, size_t len, uint16_t flow, uint32_t number);
 void plane_number(uint8_t *frame, size_t len, uint32_t number);
-/* Reads all lanes until nothing comes any more. */
-void plane_receive(struct plane *plane);
+/* Reads all lanes until nothing comes any more; how many packets came. */
+unsigned plane_receive(struct plane *plane);
+/* The same, but waits for that many first: some seconds at most. */
+void plane_receive_all(struct plane *plane, unsigned count);
 void plane_forget(struct plane *plane); /* what came so far */
 unsigned plane_got(const struct plane *plane, unsigned group, uint32_t number);
 /* The next packet of the group's lane 0 is this frame, its tag in its place. */
