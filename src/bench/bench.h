@@ -41,6 +41,7 @@ struct pk_bench_options {
  *  "baseline":[{"size","generator","hop"}],     CPU ns per packet of making it; and of a veth
  *  "ways":[{"name","title","available","why",
  *           "isolation":{"seesHost","seesOthers","sends","text"}}],
+ *  "missing":[{"way","groups","why"}],          of more groups than the first number of them
  *  "rows":[{"way","groups","size","ns","rawNs","loss","perCpuSecond","sent","delivered"}]}
  *
  * ns: CPU time of a packet brought to every group, less the baseline of its feed; loss: percent.

@@ -144,6 +144,16 @@ static const json_t *find_way(const json_t *report, const char *name)
     return NULL;
 }
 
+/* groups 0 = whatever their number. */
+static json_t *missing_row(const char *name, int64_t groups, const char *why)
+{
+    PK_CLEANUP(pk_free_p) char *text = pk_asprintf("not available: %s", why);
+    json_t *row = json_pack("{s:s, s:s}", "way", name, "isolation", text != NULL ? text : "");
+    if (groups > 0)
+        json_object_set_new(row, "groups", json_integer(groups));
+    return row;
+}
+
 /* A row for each figure, and one for each way that there is not. */
 static json_t *make_rows(const json_t *report)
 {
@@ -163,13 +173,16 @@ static json_t *make_rows(const json_t *report)
     }
     json_array_foreach(json_object_get(report, "ways"), i, way)
     {
-        char text[600];
-        if (pk_json_bool_or(way, "available", false))
-            continue;
-        snprintf(text, sizeof text, "not available: %s", pk_json_string_or(way, "why", ""));
-        json_array_append_new(
-            rows, json_pack("{s:s, s:s, s:s}", "way", pk_json_string_or(way, "name", ""), "title",
-                            pk_json_string_or(way, "title", ""), "isolation", text));
+        if (!pk_json_bool_or(way, "available", false))
+            json_array_append_new(rows, missing_row(pk_json_string_or(way, "name", ""), 0,
+                                                    pk_json_string_or(way, "why", "")));
+    }
+    json_array_foreach(json_object_get(report, "missing"), i, way)
+    {
+        const char *name = pk_json_string_or(way, "way", "");
+        if (pk_json_bool_or(find_way(report, name), "available", false))
+            json_array_append_new(rows, missing_row(name, pk_json_int_or(way, "groups", 0),
+                                                    pk_json_string_or(way, "why", "")));
     }
     return rows;
 }
