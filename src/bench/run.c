@@ -222,14 +222,15 @@ struct series {
     unsigned packets;
 };
 
-static double rounded(double value, double unit)
+/* To two places behind the point, as the nearest number that has them. */
+static double rounded(double value)
 {
-    return (double)(int64_t)(value / unit + (value < 0 ? -0.5 : 0.5)) * unit;
+    return (double)(int64_t)(value * 100 + (value < 0 ? -0.5 : 0.5)) / 100;
 }
 
 static json_int_t whole(double value)
 {
-    return (json_int_t)rounded(value, 1);
+    return (json_int_t)(value + (value < 0 ? -0.5 : 0.5));
 }
 
 static int measure_size(struct bench_rig *rig, struct bench_way *ways, size_t count,
@@ -275,14 +276,13 @@ static int measure_size(struct bench_rig *rig, struct bench_way *ways, size_t co
         if (!ways[i].available)
             continue;
         double raw = median(series[i].raw);
-        json_array_append_new(rows, json_pack("{s:s, s:i, s:s, s:I, s:I, s:f, s:I, s:I, s:I}",
-                                              "way", ways[i].kind->name, "groups", rig->groups,
-                                              "size", size_name(size, name), "ns",
-                                              whole(median(series[i].net)), "rawNs", whole(raw),
-                                              "loss", rounded(median(series[i].loss), 0.01),
-                                              "perCpuSecond", whole(raw > 0 ? 1e9 / raw : 0),
-                                              "sent", (json_int_t)series[i].sent, "delivered",
-                                              (json_int_t)series[i].delivered));
+        json_array_append_new(
+            rows, json_pack("{s:s, s:i, s:s, s:I, s:I, s:f, s:I, s:I, s:I}", "way",
+                            ways[i].kind->name, "groups", rig->groups, "size",
+                            size_name(size, name), "ns", whole(median(series[i].net)), "rawNs",
+                            whole(raw), "loss", rounded(median(series[i].loss)), "perCpuSecond",
+                            whole(raw > 0 ? 1e9 / raw : 0), "sent", (json_int_t)series[i].sent,
+                            "delivered", (json_int_t)series[i].delivered));
     }
     return 0;
 }
@@ -353,7 +353,7 @@ static json_t *describe_machine(const struct bench_rig *rig)
     (void)uname(&name);
     return json_pack("{s:s, s:i, s:s, s:f, s:s}", "kernel", name.release, "cpus",
                      rig->cpus.reader_count + (rig->cpus.readers[0] != rig->cpus.generator),
-                     "processor", processor, "load", rounded(load, 0.01), "interrupts",
+                     "processor", processor, "load", rounded(load), "interrupts",
                      rig->cpus.interrupts_apart ? "all of the machine's" : "of the process");
 }
 
