@@ -5,7 +5,6 @@
  * packet is a fault, not a surprise.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -157,7 +156,6 @@ static bool check_matches(const struct pk_fleet_spec *fleet, struct pk_errors *e
 
 static void fill(struct selector *selector, enum kind kind, const struct pk_node *node)
 {
-    char *dot = NULL;
     struct pk_error ignored;
     selector->kind = kind;
     selector->node = node;
@@ -165,9 +163,13 @@ static void fill(struct selector *selector, enum kind kind, const struct pk_node
         (void)pk_prefix_parse(node->text, &selector->prefix, &ignored);
     } else if (node->kind == PK_NODE_INT) {
         selector->number = (uint64_t)node->integer;
-    } else { /* the table's pattern took it */
-        selector->number = strtoul(node->text, &dot, 10);
-        selector->inner = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
+    } else { /* the table's pattern took it: "110" or "100.200" */
+        char outer[8];
+        size_t len = strcspn(node->text, ".");
+        (void)snprintf(outer, sizeof(outer), "%.*s", (int)PK_MIN(len, 7u), node->text);
+        (void)pk_parse_u64(outer, &selector->number, NULL);
+        if (node->text[len] == '.')
+            (void)pk_parse_u64(node->text + len + 1, &selector->inner, NULL);
     }
 }
 
