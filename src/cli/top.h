@@ -13,8 +13,8 @@ const char *pk_top_sort_name(enum pk_top_sort sort);
 
 /* Two ledgers of one fleet, one later than the other (NULL = there was none: no rates), as rows in
  * the order of the way, in each of its places sorted as asked:
- * [{"key","fleet","kind":"tap|tenant|group|lane|tool","name","depth","state","slots","packets","bytes",
- *   "lost","packetsPerSecond","bitsPerSecond","lostPerSecond","lostShare"}]
+ * [{"key","fleet","kind":"tap|tenant|group|lane|tool","name","depth","state","slots","packets",
+ *   "bytes","lost","packetsPerSecond","bitsPerSecond","lostPerSecond","lostShare"}]
  * NULL = out of memory. */
 json_t *pk_top_rows(const json_t *before, const json_t *now, enum pk_top_sort sort);
 

@@ -77,11 +77,15 @@ static const struct pk_ledger_row rows[] = {
          "groups[].hash 'flow' spreads what is inside")
     READ("other-protocol", "a protocol without ports: went by address pair",
          "nothing to do: no packet is lost by it")
-    READ("fragment-unknown", "a fragment before its first one: went by address pair, perhaps to another lane than its flow",
-         "see that the mirror delivers fragments in order; hash 'addresses' keeps them with their flow")
+    READ("fragment-unknown",
+         "a fragment before its first one: went by address pair, perhaps to another lane than its "
+         "flow",
+         "see that the mirror delivers fragments in order; hash 'addresses' keeps them with their "
+         "flow")
     READ("tunnel-malformed", "cut or contradictory inside a tunnel: went by the tunnel's addresses",
          "nothing to do: no packet is lost by it")
-    READ("tunnel-too-deep", "too many or too long headers in a tunnel: went by the tunnel's addresses",
+    READ("tunnel-too-deep",
+         "too many or too long headers in a tunnel: went by the tunnel's addresses",
          "nothing to do: no packet is lost by it")
     READ("mirror-malformed",
          "a tunnel to this machine that contradicts itself: left to the machine",
