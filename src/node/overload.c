@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/overload.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "broker/shed.h"
 #include "node/agent.h"
 
@@ -108,11 +108,23 @@ double pk_overload_cpu(const char *text, uint64_t state[2])
 {
     /* "cpu  user nice system idle iowait irq softirq steal ...": proc(5) */
     uint64_t values[8] = { 0 };
-    if (sscanf(text,
-               "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
-               " %" SCNu64 " %" SCNu64,
-               &values[0], &values[1], &values[2], &values[3], &values[4], &values[5], &values[6],
-               &values[7]) < 4)
+    size_t count = 0;
+    if (!pk_str_starts(text, "cpu "))
+        return 0;
+    const char *at = text + strlen("cpu ");
+    while (count < PK_ARRAY_SIZE(values)) {
+        char word[24];
+        at += strspn(at, " ");
+        size_t len = strspn(at, "0123456789");
+        if (len == 0 || len >= sizeof word)
+            break;
+        memcpy(word, at, len);
+        word[len] = '\0';
+        if (pk_parse_u64(word, &values[count++], NULL) < 0)
+            return 0;
+        at += len;
+    }
+    if (count < 5)
         return 0;
     uint64_t all = 0, idle = values[3] + values[4];
     for (size_t i = 0; i < PK_ARRAY_SIZE(values); i++)

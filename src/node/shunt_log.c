@@ -51,11 +51,16 @@ static unsigned newest(const char *dir)
     unsigned number = 0;
     DIR *folder = opendir(dir);
     for (const struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        unsigned each = 0;
-        int end = 0;
-        if (sscanf(entry->d_name, "shunt-%9u.json%n", &each, &end) == 1 && end > 0 &&
-            entry->d_name[end] == '\0')
-            number = PK_MAX(number, each);
+        static const char before[] = "shunt-", after[] = ".json";
+        size_t len = strlen(entry->d_name), around = sizeof before - 1 + sizeof after - 1;
+        char digits[12] = "";
+        uint64_t each = 0;
+        if (!pk_str_starts(entry->d_name, before) || !pk_str_ends(entry->d_name, after) ||
+            len <= around || len - around > 9)
+            continue;
+        memcpy(digits, entry->d_name + sizeof before - 1, len - around);
+        if (pk_parse_u64(digits, &each, NULL) == 0)
+            number = PK_MAX(number, (unsigned)each);
     }
     if (folder != NULL)
         (void)closedir(folder);

@@ -202,15 +202,16 @@ __attribute__((noinline)) int pk_shunt_takes(struct pk_shunt_packet *packet)
 {
     if (!packet)
         return 0;
-    __u64 now = bpf_ktime_get_coarse_ns();
     struct pk_shunt_key key = packet->key; /* Linux 6.1 takes keys from the stack, not from here */
     struct pk_shunt *shunt = bpf_map_lookup_elem(&pk_shunts, &key);
     if (shunt)
-        return shunt_meet(shunt, packet, now);
+        return shunt_meet(shunt, packet, bpf_ktime_get_coarse_ns());
     __u32 group = key.group;
     const struct pk_shunt_rule *rule = bpf_map_lookup_elem(&pk_shunt_rules, &group);
-    if (!rule || !rule->on || packet->quoted || !shunt_port_is_in(rule, key.a_port, key.b_port) ||
-        !shunt_is_large(packet, &key, rule, now) ||
+    if (!rule || !rule->on || packet->quoted || !shunt_port_is_in(rule, key.a_port, key.b_port))
+        return 0;
+    __u64 now = bpf_ktime_get_coarse_ns();
+    if (!shunt_is_large(packet, &key, rule, now) ||
         (packet->tcp_flags & (PK_TCP_SYN | PK_TCP_FIN | PK_TCP_RST)))
         return 0;
     return shunt_begin(packet, &key, rule, now);
