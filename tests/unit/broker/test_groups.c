@@ -315,7 +315,15 @@ static void the_ingress_is_left_as_it_was(void **state)
         plane_attach(&plane, NULL, 0, names, NULL, 2);
         assert_true(
             net_run("sh", "-c", "tc filter show dev tap ingress | grep -q pk_tap_copy", NULL));
-        if (round == 2) { /* another agent finds it; one group needs none */
+        assert_true(pk_broker_tap_intact(plane.broker, "f/t", plane.tap));
+        if (round == 1) { /* somebody's slip, seen and repaired */
+            assert_true(net_run("tc", "qdisc", "del", "dev", "tap", "clsact", NULL));
+            assert_false(pk_broker_tap_intact(plane.broker, "f/t", plane.tap));
+            assert_true(net_run("tc", "qdisc", "add", "dev", "tap", "clsact", NULL));
+            plane_attach(&plane, NULL, 0, names, NULL, 2);
+            assert_true(pk_broker_tap_intact(plane.broker, "f/t", plane.tap));
+        }
+        if (round == 2) { /* another agent finds it */
             pk_broker_close(plane.broker);
             plane_open(&plane);
             plane_attach(&plane, NULL, 0, names, NULL, 2);
