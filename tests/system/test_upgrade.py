@@ -118,3 +118,23 @@ def test_every_tool_is_replaced_without_cutting_a_flow(whole, tmp_path):
     ends = [addresses(event) for event in got]
     assert len(ends) == len(set(ends)) == FLOWS  # each flow once: whole, in one lane
     print(f"two tools replaced in {took:.0f} s, {FLOWS} flows, none cut")
+
+
+def test_a_lane_is_taken_out_by_hand(whole):
+    whole.apply(fleet_text("hand"), "hand.yaml")
+    said = whole.run("lane", "drain", "hand/analysis/1", "--wait").stdout
+    assert "has drained" in said
+
+    def lane():
+        return whole.status("hand")["groups"][0]["lanes"][1]
+
+    wait_for("the lane to be without slots", 5, lambda: lane()["slots"] == 0 and lane()["drain"])
+    assert lane()["drain"]["state"] == "drained" and lane()["health"] == "healthy"
+    assert "drained" in whole.run("status", "hand").stdout
+    assert whole.status("hand")["state"] == "converged"  # as somebody wants it
+    whole.run("lane", "restore", "analysis/1", "--fleet", "hand")
+    wait_for("its slots", 5, lambda: lane()["slots"] > 30000 and lane()["drain"] is None)
+    for wrong, words in (("analysis", "is no lane"), ("analysis/7", "there is no lane"), ("other/analysis/0", "other")):
+        refused = whole.run("lane", "drain", wrong, "--fleet", "hand", check=False)
+        assert refused.returncode != 0 and words in refused.stderr, refused.stderr
+    whole.run("delete", "hand", "--yes")
