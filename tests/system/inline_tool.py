@@ -2,7 +2,7 @@
 """A tool of an inline lane: copies packets between tap0 and tap1, as Suricata's copy-mode does.
 
 Run with the lane's namespace entered; ends when it is killed. What it is told on its standard input,
-line by line: "drop" = copy only what is no IP packet, "copy" = copy all.
+line by line, and says again: "drop" = copy only what is no IP packet, "copy" = copy all.
 """
 import select
 import socket
@@ -47,6 +47,7 @@ def main():
                 if not word:
                     watched.remove(sock)
                 drops = word == "drop"
+                print(word, flush=True)
                 continue
             try:
                 while True:

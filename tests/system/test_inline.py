@@ -38,6 +38,7 @@ class Tool:
     def tell(self, word):
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
+        assert self.process.stdout.readline().strip() == word
 
     def signal(self, signo):
         os.kill(self.process.pid, signo)
