@@ -53,7 +53,7 @@ void plane_up(struct plane *plane, unsigned groups, unsigned lanes, unsigned mtu
     plane->tap = net_veth("tap", "wire", mtu);
     for (unsigned i = 0; i < groups; i++) {
         for (unsigned k = 0; k < lanes; k++) {
-            char name[16];
+            char name[32];
             struct net_lane *lane = &plane->lane[i][k];
             snprintf(name, sizeof name, "l%u-%u", i, k);
             net_lane_make(lane, name, mtu + 8);
