@@ -253,6 +253,21 @@ int pk_parse_u64(const char *text, uint64_t *ret_value, struct pk_error *err)
     return 0;
 }
 
+bool pk_take_u64(const char **at, uint64_t *ret_value)
+{
+    const char *p = *at;
+    uint64_t value = 0;
+    for (; *p >= '0' && *p <= '9'; p++)
+        if (__builtin_mul_overflow(value, 10u, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
+            return false;
+    if (p == *at)
+        return false;
+    *at = p;
+    *ret_value = value;
+    return true;
+}
+
 int pk_parse_hex(const char *text, size_t len, uint64_t *ret_value, struct pk_error *err)
 {
     uint64_t value = 0;

@@ -26,6 +26,7 @@
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "base/str.h"
 #include "broker/internal.h"
 
 #define HANDLE    0x706bu /* "pk" */
@@ -41,11 +42,17 @@ static const char *pin_name(uint32_t tap, unsigned ifindex, bool made, char name
 
 static bool read_name(const char *name, uint32_t *ret_tap, unsigned *ret_ifindex, bool *ret_made)
 {
-    int end = 0;
-    if (sscanf(name, "copy-%9u-%9u%n", ret_tap, ret_ifindex, &end) != 2 || end == 0)
+    uint64_t tap, ifindex;
+    if (strncmp(name, "copy-", 5) != 0)
         return false;
-    *ret_made = strcmp(name + end, "-made") == 0;
-    return *ret_made || name[end] == '\0';
+    name += 5;
+    if (!pk_take_u64(&name, &tap) || tap >= PK_TAPS_MAX || *name++ != '-' ||
+        !pk_take_u64(&name, &ifindex) || ifindex > INT32_MAX)
+        return false;
+    *ret_tap = (uint32_t)tap;
+    *ret_ifindex = (unsigned)ifindex;
+    *ret_made = strcmp(name, "-made") == 0;
+    return *ret_made || *name == '\0';
 }
 
 bool pk_copier_is_pin(const char *name)
