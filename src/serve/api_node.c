@@ -90,8 +90,10 @@ static int turn_drain(void *arg, struct pk_http_request *request, const char *me
     int r = pk_serve_fleet_param(request, &fleet, err);
     if (r >= 0)
         r = pk_serve_name_param(request, "group", &group, err);
-    if (r >= 0 && (pk_parse_u64(lane, &index, NULL) < 0 || index > MAX_LANE))
-        r = pk_fail(err, PK_E_USAGE, "'%.40s' is no number of a lane", lane);
+    if (r >= 0 && (pk_parse_u64(lane, &index, NULL) < 0 || index > MAX_LANE)) {
+        (void)pk_fail(err, PK_E_USAGE, "'%.40s' is no number of a lane", lane);
+        r = pk_hint(err, "lanes are numbered from 0; 'picket status' lists them");
+    }
     if (r < 0)
         return r;
     PK_CLEANUP(pk_free_p)

@@ -169,6 +169,22 @@ def test_life_of_a_fleet(served, tmp_path):
         tools = [tool["packets"] for lane in status["groups"][0]["lanes"] for tool in lane["tools"]]
         return status["taps"][0]["packets"] > 0 and sum(tools) == status["taps"][0]["packets"]
     wait_for("each packet of the tap at a tool", 10, counted)
+    drain = "/v1/fleets/life/lanes/analysis/1/drain"
+    served.call("PUT", drain, expect=200)
+
+    def drained():
+        lane = served.call("GET", "/v1/fleets/life/status", expect=200)["groups"][0]["lanes"][1]
+        return lane["drain"] is not None and lane["drain"]["state"] == "drained"
+    wait_for("a drained lane", 40, drained)
+    served.call("DELETE", drain, expect=200)
+    assert served.call("PUT", "/v1/fleets/life/lanes/analysis/9/drain")[0] == 404
+    assert served.call("PUT", "/v1/fleets/life/lanes/analysis/x/drain")[0] == 400
+    shunts = "/v1/fleets/life/shunts"
+    flow = {"src": "192.0.2.1", "srcPort": 40000, "dst": "198.51.100.7", "dstPort": 443, "proto": "tcp"}
+    assert served.call("POST", shunts, {"flows": [flow]}, expect=200)["added"] == 1
+    assert len(served.call("GET", shunts, expect=200)["shunts"]) == 1
+    served.call("GET", shunts + "/stats", expect=200)
+    assert served.call("DELETE", shunts, {"all": True}, expect=200)["removed"] == 1
     assert served.call("GET", "/v1/fleets/life/units/analysis/0/suricata/logs")[0] == 200
 
     def told():
