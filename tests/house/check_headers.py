@@ -12,8 +12,8 @@ import tempfile
 from house import ROOT, files, finish, name
 
 
-# Shared by the BPF program and the user-space tests: each brings its own memory of fragments first.
-NOT_ALONE = {"src/packet/decide.h"}
+# Shared by the BPF programs and user space: each brings its own memory of fragments and of tenants first.
+NOT_ALONE = {"src/packet/decide.h", "src/packet/tenant.h"}
 
 
 def flags_of(build):
