@@ -18,7 +18,7 @@ struct tenancy {
     struct frames_flow flows[TENANCY_FLOWS];
     struct pk_broker_tenant tenants[TENANCY_MOST];
     size_t count;
-    char names[TENANCY_MOST][8];
+    char names[TENANCY_MOST][24];
     struct pk_broker_vlan vlans[TENANCY_MOST][TENANCY_EACH];
     uint32_t vnis[TENANCY_MOST][TENANCY_EACH], gre_keys[TENANCY_MOST][TENANCY_EACH];
     uint16_t sessions[TENANCY_MOST][TENANCY_EACH];
@@ -26,7 +26,7 @@ struct tenancy {
     /* Targets: groups of the plane, each of one tenant or of none. */
     const char *groups[PLANE_GROUPS], *tenant_names[PLANE_GROUPS];
     unsigned tenant_of[PLANE_GROUPS]; /* of a group by number; UINT32_MAX = it is no target */
-    char group_names[PLANE_GROUPS][8];
+    char group_names[PLANE_GROUPS][24];
     size_t target_count;
     uint32_t next_id; /* of datagrams */
 };

@@ -119,7 +119,7 @@ static void check_decision(struct plane *plane, const struct tenancy *tenancy, u
                      got);
         }
         for (size_t i = 0; i < decision->count; i++) {
-            char key[16];
+            char key[24];
             snprintf(key, sizeof key, "f/g%u", group);
             if (strcmp(decision->targets[i].group_key, key) == 0)
                 assert_int_equal(decision->targets[i].lane, plane->in_lane[group][number]);
