@@ -38,8 +38,8 @@ const char *pk_str_closest(const char *text, const char *const *candidates, size
 /* Whole text must match; PK_E_INVALID with a message that says what is accepted. */
 int pk_parse_u64(const char *text, uint64_t *ret_value, struct pk_error *err);
 /* Hexadecimal digits alone, at most 16 of them. */
-/* The number in decimal digits at *at, which is moved behind it; false = there is none, or more than
- * 64 bits: *at stays. */
+/* The number in decimal digits at *at, which is moved behind it; false = there is none, or more
+ * than 64 bits: *at stays. */
 bool pk_take_u64(const char **at, uint64_t *ret_value);
 int pk_parse_hex(const char *text, size_t len, uint64_t *ret_value, struct pk_error *err);
 int pk_parse_i64(const char *text, int64_t *ret_value, struct pk_error *err);
