@@ -173,8 +173,10 @@ def test_table_and_quiet(picket):
 def test_killed(picket, signo):
     needs_root()
     before = links(), programs()
+    # What runs in the background of a shell ignores Ctrl-C, and hands that on.
     process = subprocess.Popen([picket, "bench", "net", "--seconds", "30", "--sizes", "64"],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         for line in process.stderr:
             if "round 1" in line:
