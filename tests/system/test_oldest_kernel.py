@@ -28,9 +28,9 @@ def kernel():
 # What needs more of the machine than programs and links, or only repeats them slowly.
 @pytest.mark.parametrize("program", ["test_broker_plane", "test_broker_equal"])
 def test_broker(kernel, program):
-    run = subprocess.run([ROOT / "tools/on-kernel", kernel, "--timeout", "600", "--",
+    run = subprocess.run([ROOT / "tools/on-kernel", kernel, "--timeout", "1500", "--",
                           ROOT / "build/tests/unit/broker" / program],
-                         capture_output=True, text=True, timeout=700, cwd=ROOT,
+                         capture_output=True, text=True, timeout=1600, cwd=ROOT,
                          env={**os.environ, "CMOCKA_MESSAGE_OUTPUT": "STDOUT"})
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert "SKIP" not in run.stdout and "on-kernel-status: 0" in run.stdout, run.stdout[-3000:]
