@@ -3,7 +3,8 @@
  * pk_tap_copy at the ingress of a tap's interface: a filter of the clsact queueing discipline,
  * which Linux 6.1 has too. The kernel keeps it without a pin; the pin of the program is there for
  * us: its name tells the next agent, of whatever version, on which interface it is and whether the
- * queueing discipline is ours.
+ * queueing discipline is ours. Since the filter outlives an agent that is killed, its program is
+ * pinned before, beside the pin of the one that it replaces: what runs there always has a pin.
  */
 #include "broker/instance.h"
 
@@ -33,10 +34,13 @@
 #define PRIORITY  1u
 #define NAME_SIZE 64
 
-/* "copy-TAP-INTERFACE", and "-made" where the queueing discipline is ours. */
-static const char *pin_name(uint32_t tap, unsigned ifindex, bool made, char name[NAME_SIZE])
+/* "copy-TAP-INTERFACE", "-made" where the queueing discipline is ours, and "-next" while it takes
+ * the place of another one. */
+static const char *pin_name(uint32_t tap, unsigned ifindex, bool made, bool next,
+                            char name[NAME_SIZE])
 {
-    snprintf(name, NAME_SIZE, "copy-%u-%u%s", tap, ifindex, made ? "-made" : "");
+    snprintf(name, NAME_SIZE, "copy-%u-%u%s%s", tap, ifindex, made ? "-made" : "",
+             next ? "-next" : "");
     return name;
 }
 
@@ -51,8 +55,10 @@ static bool read_name(const char *name, uint32_t *ret_tap, unsigned *ret_ifindex
         return false;
     *ret_tap = (uint32_t)tap;
     *ret_ifindex = (unsigned)ifindex;
-    *ret_made = strcmp(name, "-made") == 0;
-    return *ret_made || *name == '\0';
+    *ret_made = pk_str_starts(name, "-made");
+    if (*ret_made)
+        name += strlen("-made");
+    return *name == '\0' || strcmp(name, "-next") == 0;
 }
 
 bool pk_copier_is_pin(const char *name)
@@ -71,15 +77,26 @@ static uint32_t running(unsigned ifindex)
     return bpf_tc_query(&hook, &opts) == 0 ? opts.prog_id : 0;
 }
 
-static uint32_t pinned(struct pk_broker *broker, uint32_t tap, unsigned ifindex, bool made)
+static uint32_t id_of(int program)
 {
-    char name[NAME_SIZE];
-    PK_CLEANUP(pk_free_p)
-    char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, name));
-    PK_CLEANUP(pk_close_p) int fd = path != NULL ? bpf_obj_get(path) : -1;
     struct bpf_prog_info info = { 0 };
     uint32_t len = sizeof info;
-    return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 ? info.id : 0;
+    return program >= 0 && bpf_obj_get_info_by_fd(program, &info, &len) == 0 ? info.id : 0;
+}
+
+/* Is the program with this number one that we have pinned for the place? */
+static bool is_pinned(struct pk_broker *broker, uint32_t tap, unsigned ifindex, bool made,
+                      uint32_t id)
+{
+    bool found = false;
+    for (unsigned next = 0; next < 2 && !found; next++) {
+        char name[NAME_SIZE];
+        PK_CLEANUP(pk_free_p)
+        char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, next != 0, name));
+        PK_CLEANUP(pk_close_p) int fd = path != NULL ? bpf_obj_get(path) : -1;
+        found = id != 0 && id_of(fd) == id;
+    }
+    return found;
 }
 
 bool pk_copier_is_on(struct pk_broker *broker, uint32_t tap, unsigned ifindex)
@@ -87,7 +104,7 @@ bool pk_copier_is_on(struct pk_broker *broker, uint32_t tap, unsigned ifindex)
     uint32_t id = ifindex != 0 ? running(ifindex) : 0;
     if (id == 0 || broker->taps[tap].build != broker->build)
         return false;
-    return id == pinned(broker, tap, ifindex, false) || id == pinned(broker, tap, ifindex, true);
+    return is_pinned(broker, tap, ifindex, false, id) || is_pinned(broker, tap, ifindex, true, id);
 }
 
 static int fail(int sys, unsigned ifindex, const char *what, struct pk_error *err)
@@ -109,17 +126,47 @@ static int fail(int sys, unsigned ifindex, const char *what, struct pk_error *er
     return pk_hint(err, "'tc filter show dev %s ingress' lists what is there", name);
 }
 
-int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, struct pk_error *err)
+/* Pins the program, puts it in its place, and lets its pin take that of the one before. */
+static int put_in_place(struct pk_broker *broker, uint32_t tap, unsigned ifindex, bool made,
+                        bool replace, int program, struct pk_error *err)
 {
     char name[NAME_SIZE];
+    PK_CLEANUP(pk_free_p)
+    char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, false, name));
+    PK_CLEANUP(pk_free_p)
+    char *next = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, true, name));
+    if (path == NULL || next == NULL)
+        return pk_no_memory(err);
+    /* One that an agent was killed with may be what runs. */
+    PK_CLEANUP(pk_close_p) int left = bpf_obj_get(next);
+    bool runs = left >= 0 && id_of(left) == running(ifindex);
+    if (left >= 0 && (runs ? rename(next, path) : unlink(next)) < 0)
+        return pk_fail_errno(err, errno, "cannot clear %s away", next);
+    if (bpf_obj_pin(program, next) < 0)
+        return pk_fail_errno(err, errno, "cannot pin %s", next);
+    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program,
+                .flags = replace ? BPF_TC_F_REPLACE : 0);
+    int r = bpf_tc_attach(&hook, &opts);
+    if (r < 0) {
+        (void)unlink(next);
+        return fail(-r, ifindex, "BPF filter", err);
+    }
+    if (rename(next, path) < 0)
+        return pk_fail_errno(err, errno, "cannot rename %s", next);
+    return 0;
+}
+
+int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, struct pk_error *err)
+{
     struct pk_plane_numbers numbers = { .tap = tap };
     PK_CLEANUP(pk_close_p) int program = -1;
     int r = pk_plane_load(broker, PK_PROGRAM_TAP_COPY, numbers, &program, err);
     if (r < 0)
         return r;
     uint32_t there = running(ifindex);
-    bool made = there != 0 && there == pinned(broker, tap, ifindex, true);
-    bool ours = made || (there != 0 && there == pinned(broker, tap, ifindex, false));
+    bool made = is_pinned(broker, tap, ifindex, true, there);
+    bool ours = made || is_pinned(broker, tap, ifindex, false, there);
     if (there != 0 && !ours) {
         pk_fail(err, PK_E_CONFLICT,
                 "another program has picket's place at the interface's ingress");
@@ -132,24 +179,12 @@ int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, s
             return fail(-r, ifindex, "clsact queueing discipline", err);
         made = r == 0;
     }
-    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program,
-                .flags = ours ? BPF_TC_F_REPLACE : 0);
-    r = bpf_tc_attach(&hook, &opts);
-    if (r < 0) {
-        if (made) {
-            hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
-            (void)bpf_tc_hook_destroy(&hook);
-        }
-        return fail(-r, ifindex, "BPF filter", err);
+    r = put_in_place(broker, tap, ifindex, made, ours, program, err);
+    if (r < 0 && made && !ours) {
+        hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
+        (void)bpf_tc_hook_destroy(&hook);
     }
-    PK_CLEANUP(pk_free_p)
-    char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, made, name));
-    if (path == NULL)
-        return pk_no_memory(err);
-    (void)unlink(path);
-    if (bpf_obj_pin(program, path) < 0)
-        return pk_fail_errno(err, errno, "cannot pin %s", path);
-    return 0;
+    return r;
 }
 
 /* ---- tags ---- */
@@ -254,9 +289,8 @@ int pk_copier_drop(const char *pin_dir, const char *name, struct pk_error *err)
     if (path == NULL)
         return pk_no_memory(err);
     PK_CLEANUP(pk_close_p) int fd = bpf_obj_get(path);
-    struct bpf_prog_info info = { 0 };
-    uint32_t len = sizeof info;
-    if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.id == running(ifindex)) {
+    uint32_t id = id_of(fd);
+    if (id != 0 && id == running(ifindex)) {
         LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
         LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
         int r = bpf_tc_detach(&hook, &opts);

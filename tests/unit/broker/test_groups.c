@@ -328,6 +328,14 @@ static void the_ingress_is_left_as_it_was(void **state)
             plane_open(&plane);
             plane_attach(&plane, NULL, 0, names, NULL, 2);
         }
+        if (round == 2) { /* one that was killed when its filter was there, and no more */
+            assert_true(net_run(
+                "sh", "-c", "cd " NET_PIN_DIR " && for i in copy-*; do mv $i $i-next; done", NULL));
+            pk_broker_close(plane.broker);
+            plane_open(&plane);
+            assert_true(pk_broker_tap_intact(plane.broker, "f/t", plane.tap));
+            plane_attach(&plane, NULL, 0, names, NULL, 2);
+        }
         bool is_removed = round == 2;
         if (is_removed)
             assert_int_equal(pk_broker_remove_pins(NET_PIN_DIR, &err), 0);
