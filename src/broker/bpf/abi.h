@@ -116,6 +116,7 @@ struct pk_copies {
     __u16 size; /* of the packet */
     __u16 lane[PK_TARGETS_MAX];
     __u8 group[PK_TARGETS_MAX];
+    __u32 serial; /* no two packets have the same here: GRO merges none of them on their way up */
 };
 #define PK_COPIES_MAGIC 0x706bu
 
@@ -199,7 +200,7 @@ PK_ASSERT_SIZE(struct pk_tap_counters, 304);
 PK_ASSERT_SIZE(struct pk_group_counters, 1168);
 PK_ASSERT_SIZE(struct pk_tenant_counters, 16);
 PK_ASSERT_SIZE(struct pk_handover, 24);
-PK_ASSERT_SIZE(struct pk_copies, 28);
+PK_ASSERT_SIZE(struct pk_copies, 32);
 PK_ASSERT_SIZE(struct pk_lane_counters, 48);
 PK_ASSERT_SIZE(struct pk_tap_record, 232);
 PK_ASSERT_SIZE(struct pk_tenant_record, 72);

@@ -77,7 +77,7 @@ static __always_inline int hand_over(struct xdp_md *ctx, const struct pk_copies 
     if ((void *)(meta + 1) > (void *)(long)ctx->data)
         return XDP_DROP;
     __builtin_memcpy(meta, lanes, sizeof *meta);
-    __sync_fetch_and_add(&over->handed, 1);
+    meta->serial = (__u32)__sync_fetch_and_add(&over->handed, 1);
     return XDP_PASS;
 }
 
@@ -211,7 +211,8 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
  * At the interface's ingress in the kernel: copies what pk_tap has handed over to its lanes.
  * Whatever else the interface gives to the kernel stays as it is. A packet that was handed over,
  * but comes without its lanes (a driver that drops them), must not go on to the host: as many as
- * are missing are taken for it.
+ * are missing are taken for it. Where lanes have come through once, the driver keeps them, and what
+ * has none is the host's own, which may overtake packets that were handed over.
  */
 SEC("tc")
 int pk_tap_copy(struct __sk_buff *skb)
@@ -222,7 +223,7 @@ int pk_tap_copy(struct __sk_buff *skb)
     if (!over)
         return -1; /* TC_ACT_UNSPEC */
     if ((void *)(meta + 1) > (void *)(long)skb->data || meta->magic != PK_COPIES_MAGIC) {
-        if (over->taken >= over->handed)
+        if (over->taken != over->lost || over->taken >= over->handed)
             return -1;
         __sync_fetch_and_add(&over->taken, 1);
         __sync_fetch_and_add(&over->lost, 1);
