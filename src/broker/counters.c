@@ -150,7 +150,20 @@ int pk_broker_lane_count(struct pk_broker *broker, const char *key,
     return 0;
 }
 
-static int add_lane(struct pk_broker *broker, uint32_t id, json_t *list, struct pk_error *err)
+/* How many slots each lane has. Once for all lanes: a group has 65,537 of them. */
+static void count_slots(const struct pk_broker *broker, uint32_t ret_slots[PK_LANES_MAX])
+{
+    memset(ret_slots, 0, PK_LANES_MAX * sizeof *ret_slots);
+    for (size_t group = 0; group < PK_GROUPS_MAX; group++) {
+        const struct pk_slots *table = broker->tables[group];
+        for (size_t i = 0; table != NULL && i < PK_HASH_SLOTS; i++)
+            if (table->lane[i] < PK_LANES_MAX)
+                ret_slots[table->lane[i]]++;
+    }
+}
+
+static int add_lane(struct pk_broker *broker, uint32_t id, uint32_t slots, json_t *list,
+                    struct pk_error *err)
 {
     /* What arrived is read before what was sent: what comes between counts as under way, and never
      * as arrived without having been sent. */
@@ -160,22 +173,15 @@ static int add_lane(struct pk_broker *broker, uint32_t id, json_t *list, struct 
         r = PK_COUNTERS_SUM(broker, PK_MAP_LANE_COUNTS, id, &sent, err);
     if (r < 0)
         return r;
-    json_int_t slots = 0;
-    for (size_t group = 0; group < PK_GROUPS_MAX; group++) {
-        if (broker->tables[group] == NULL)
-            continue;
-        for (size_t i = 0; i < PK_HASH_SLOTS; i++)
-            slots += broker->tables[group]->lane[i] == id;
-    }
     uint64_t lost = sent.sent > arrived.packets ? sent.sent - arrived.packets : 0;
     json_array_append_new(
         list,
         json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "key",
                   broker->lanes[id].key, "began", (json_int_t)broker->lanes[id].began, "slots",
-                  slots, "sent", (json_int_t)sent.sent, "sentBytes", (json_int_t)sent.sent_bytes,
-                  "packets", (json_int_t)arrived.packets, "bytes", (json_int_t)arrived.bytes,
-                  "ringDropped", (json_int_t)lost, "unread", (json_int_t)arrived.unread, "blocked",
-                  (json_int_t)arrived.blocked));
+                  (json_int_t)slots, "sent", (json_int_t)sent.sent, "sentBytes",
+                  (json_int_t)sent.sent_bytes, "packets", (json_int_t)arrived.packets, "bytes",
+                  (json_int_t)arrived.bytes, "ringDropped", (json_int_t)lost, "unread",
+                  (json_int_t)arrived.unread, "blocked", (json_int_t)arrived.blocked));
     return 0;
 }
 
@@ -192,9 +198,11 @@ json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err)
     for (uint32_t i = 0; i < PK_GROUPS_MAX && r >= 0; i++)
         if (broker->groups[i].key[0] != '\0')
             r = add_group(broker, i, groups, err);
+    uint32_t slots[PK_LANES_MAX];
+    count_slots(broker, slots);
     for (uint32_t i = 0; i < PK_LANES_MAX && r >= 0; i++)
         if (broker->lanes[i].key[0] != '\0')
-            r = add_lane(broker, i, lanes, err);
+            r = add_lane(broker, i, slots[i], lanes, err);
     if (r >= 0)
         r = pk_inline_add_counters(broker, all, err);
     if (r < 0) {

@@ -111,10 +111,11 @@ int pk_broker_group_turn(struct pk_broker *broker, const char *key, enum pk_hash
         return pk_no_memory(err);
     if (count > 0)
         memcpy(copy, shares, count * sizeof *copy);
-    struct pk_group_wish before = broker->wishes[id];
-    broker->wishes[id].shares = copy;
-    broker->wishes[id].count = count;
-    broker->wishes[id].drain = drain;
+    struct pk_group_wish *wish = &broker->wishes[id];
+    const struct pk_group_wish before = *wish;
+    wish->shares = copy;
+    wish->count = count;
+    wish->drain = drain;
     if (is_new)
         r = begin(broker, id, key, err);
     /* Programs know a lane before packets go to it, and the mode after it has come. */
@@ -125,7 +126,9 @@ int pk_broker_group_turn(struct pk_broker *broker, const char *key, enum pk_hash
     if (r >= 0)
         r = pk_taps_follow(broker, err);
     if (r < 0) {
-        broker->wishes[id] = before;
+        wish->shares = before.shares; /* what else it has may have come since */
+        wish->count = before.count;
+        wish->drain = before.drain;
         if (is_new)
             broker->groups[id] = (struct pk_group_record){ 0 };
         pk_free(copy);

@@ -3,6 +3,7 @@
 #include "broker/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -277,7 +278,7 @@ static int load(struct pk_broker *broker, struct plane_bpf *plane, enum pk_plane
         r = plane_bpf__load(plane);
     if (r < 0)
         return plane_error(err, errno, "the kernel refuses a program of the traffic plane");
-    *ret_fd = dup(bpf_program__fd(wanted));
+    *ret_fd = fcntl(bpf_program__fd(wanted), F_DUPFD_CLOEXEC, 3);
     return *ret_fd >= 0 ? 0 : pk_fail_errno(err, errno, "cannot keep a program");
 }
 
@@ -305,7 +306,8 @@ int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
 static int take_own_maps(struct plane_bpf *plane, int own[PK_OWN_COUNT], struct pk_error *err)
 {
     for (size_t i = 0; i < PK_OWN_COUNT; i++) {
-        own[i] = dup(bpf_object__find_map_fd_by_name(plane->obj, own_names[i]));
+        own[i] =
+            fcntl(bpf_object__find_map_fd_by_name(plane->obj, own_names[i]), F_DUPFD_CLOEXEC, 3);
         if (own[i] < 0)
             return pk_fail_errno(err, errno, "cannot keep a map");
     }
