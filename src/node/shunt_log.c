@@ -4,6 +4,10 @@
  * its entries are deleted from the kernel then: an agent that died between finds them again, and in
  * the file's tail that they are told already. Nothing is synced: a crash of the machine takes the
  * kernel's entries too.
+ *
+ * The folders belong to who runs the shipper, who need not be root, as the agent is: they may be
+ * something else at any time. So no link is followed below the state's folder, and what is given
+ * away is what is open.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -35,14 +39,66 @@ void pk_shunt_log_done(struct pk_shunt_log *log)
     *log = (struct pk_shunt_log){ 0 };
 }
 
+static int take_fd(int *fd)
+{
+    int taken = *fd;
+    *fd = -1;
+    return taken;
+}
+
+#define FOLDERS 3 /* below the state's: pk_shunt_log_dir() */
+
+/* One folder on the way; make: where it is missing. Negative: errno says why. */
+static int step_into(const struct pk_shunt_log *log, int at, const char *name, bool make)
+{
+    struct stat st;
+    if (make && mkdirat(at, name, 0750) < 0 && errno != EEXIST)
+        return -1;
+    PK_CLEANUP(pk_close_p)
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -1;
+    if (make && log->uid != (uid_t)-1 && log->uid != st.st_uid && st.st_uid == geteuid() &&
+        fchown(fd, log->uid, log->gid) < 0)
+        return -1;
+    return take_fd(&fd);
+}
+
+static int open_dir(const struct pk_shunt_log *log, bool make)
+{
+    PK_CLEANUP(pk_free_p) char *path = pk_strdup(log->dir);
+    const char *names[FOLDERS];
+    for (size_t i = FOLDERS; i-- > 0;) {
+        char *slash = path != NULL ? strrchr(path, '/') : NULL;
+        if (slash == NULL) {
+            errno = path == NULL ? ENOMEM : EINVAL;
+            return -1;
+        }
+        *slash = '\0';
+        names[i] = slash + 1;
+    }
+    if (make)
+        (void)pk_mkdir_p(path, 0750, NULL);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; i < FOLDERS && fd >= 0; i++) {
+        int next = step_into(log, fd, names[i], make);
+        int sys = errno;
+        (void)close(fd);
+        errno = sys;
+        fd = next;
+    }
+    return fd;
+}
+
+/* flags with O_CREAT: in a folder that is made too. */
 static int open_file(const struct pk_shunt_log *log, unsigned number, int flags)
 {
-    PK_CLEANUP(pk_free_p) char *path = pk_asprintf("%s/shunt-%u.json", log->dir, number);
-    if (path == NULL) {
-        errno = ENOMEM;
+    char name[32];
+    PK_CLEANUP(pk_close_p) int dir = open_dir(log, (flags & O_CREAT) != 0);
+    if (dir < 0)
         return -1;
-    }
-    return open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0640);
+    (void)snprintf(name, sizeof name, "shunt-%u.json", number);
+    return openat(dir, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0640);
 }
 
 /* The newest file's number, 0 when there is none. */
@@ -148,30 +204,6 @@ void pk_shunt_log_forget_known(struct pk_shunt_log *log)
     log->known_count = 0;
 }
 
-static int give(const struct pk_shunt_log *log, const char *path, struct pk_error *err)
-{
-    if (log->uid != (uid_t)-1 && chown(path, log->uid, log->gid) < 0)
-        return pk_fail_errno(err, errno, "cannot give %s to the shipper", path);
-    return 0;
-}
-
-/* The folder and the one above it belong to who runs the shipper. */
-static int make_dir(const struct pk_shunt_log *log, struct pk_error *err)
-{
-    if (pk_file_exists(log->dir))
-        return 0;
-    int r = pk_mkdir_p(log->dir, 0750, err);
-    if (r < 0)
-        return r;
-    PK_CLEANUP(pk_free_p) char *above = pk_strdup(log->dir);
-    char *slash = above != NULL ? strrchr(above, '/') : NULL;
-    if (slash == NULL)
-        return pk_no_memory(err);
-    *slash = '\0';
-    r = give(log, above, err);
-    return r < 0 ? r : give(log, log->dir, err);
-}
-
 /* A kill may cut a write() at the end of each page: no line goes over one. Spaces fill the page
  * before a line that would. */
 static size_t whole_lines(const char *from, const char *end, size_t room)
@@ -201,9 +233,7 @@ static int put(int fd, const char *data, size_t len)
 
 int pk_shunt_log_write(struct pk_shunt_log *log, const char *text, size_t len, struct pk_error *err)
 {
-    int r = make_dir(log, err);
-    if (r < 0)
-        return r;
+    int r = 0;
     /* The shipper takes files away that are told and not the newest. */
     if (log->number == 0 || log->size >= FILE_BYTES) {
         log->number++;
@@ -213,7 +243,14 @@ int pk_shunt_log_write(struct pk_shunt_log *log, const char *text, size_t len, s
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0)
         return pk_fail_errno(err, errno, "cannot write %s/shunt-%u.json", log->dir, log->number);
-    if (log->uid != (uid_t)-1 && st.st_uid != log->uid && fchown(fd, log->uid, log->gid) < 0)
+    /* Another name of a file that is not theirs must not become theirs. */
+    bool theirs = log->uid == (uid_t)-1 || st.st_uid == log->uid;
+    if (!S_ISREG(st.st_mode) || (!theirs && st.st_nlink > 1)) {
+        (void)pk_fail(err, PK_E_CONFLICT, "%s/shunt-%u.json is no file of picket's", log->dir,
+                      log->number);
+        return pk_hint(err, "move it away");
+    }
+    if (!theirs && fchown(fd, log->uid, log->gid) < 0)
         return pk_fail_errno(err, errno, "cannot give a log of %s to the shipper", log->dir);
     uint64_t at = (uint64_t)st.st_size;
     for (const char *from = text, *end = text + len; r == 0 && from < end;) {
