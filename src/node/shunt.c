@@ -47,7 +47,7 @@ struct pk_shunts {
     struct shunt_group groups[PK_BROKER_GROUPS_MAX];
     struct pk_shunt_page page; /* of the look */
     struct pk_shunt_key *over; /* of the page: entries to be taken out */
-    uint64_t used;             /* groups that have entries, in this look */
+    uint64_t used;             /* groups that have entries, or may, in this look */
     size_t seen, last_seen;    /* entries, in this look and in the one before */
     bool first_look_done;
     bool told; /* that records cannot be written */
@@ -94,8 +94,11 @@ static int apply_rule(struct pk_shunts *shunts, unsigned number, struct pk_error
                                              .life_nsec = PK_SHUNT_LIFE_DEFAULT_S *
                                                           (uint64_t)PK_NSEC_PER_SEC,
                                              .reason = PK_SHUNT_OVERLOAD };
-    if (!group->overload && !group->rule.on)
+    if (!group->overload && !group->rule.on) {
+        /* What the rule has left may lie where a look that is under way has been. */
+        shunts->used |= pk_broker_shunts_groups(shunts->broker) & 1ull << number;
         return pk_broker_shunt_rule_set(shunts->broker, number, NULL, err);
+    }
     /* What is shunted anyway is so under overload too: the smaller of both, but of all ports. */
     if (!group->overload ||
         (group->rule.on && group->rule.port_count == 0 && group->rule.after <= options.after)) {
@@ -510,6 +513,8 @@ static int add_to_group(struct pk_shunts *shunts, const struct pk_shunt_order *o
                                                   order->life_s * (uint64_t)PK_NSEC_PER_SEC,
                                               .by = order->by };
     struct pk_shunt_added added = { 0 };
+    /* A look that is under way may have passed the places of these. */
+    shunts->used |= 1ull << group;
     int r = pk_broker_shunts_add(shunts->broker, &request, order->flows, order->flow_count, &added,
                                  err);
     if (r == 0 && added.closing > 0) {

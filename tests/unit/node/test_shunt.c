@@ -563,6 +563,44 @@ static void rule_of_a_group(void **state)
     close_all();
 }
 
+/* Shunts that come while the thread looks, some of them where it has been: their groups stay looked
+ * up, or their packets would be delivered and their entries never end. */
+static void comes_during_a_look(void **state)
+{
+    (void)state;
+    open_all();
+    (void)make_group("f", "analysis");
+    uint64_t wanted = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        PK_JSON flows = json_array();
+        for (unsigned k = 0; k < 16000; k++)
+            json_array_append_new(flows, json_of(FLOW, 1 + i * 16000 + k));
+        assert_int_equal(post("f", json_pack("{s:O}", "flows", flows), "added"), 16000);
+    }
+    OK(pk_shunts_start(shunts, &err));
+    pk_sleep_ms(300); /* one step or two of the first look */
+    for (unsigned i = 0; i < 10; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%u", i);
+        wanted |= 1ull << make_group("f", name);
+        assert_int_equal(
+            post("f", json_of("{'flows':[" FLOW "],'groups':['%s']}", 60000, name), "added"), 1);
+    }
+    for (unsigned i = 0; i < 15; i++) {
+        pk_sleep_ms(100);
+        assert_int_equal(pk_broker_shunts_groups(broker) & wanted, wanted);
+    }
+    for (unsigned i = 0; i < 10; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "f/g%u", i);
+        drop_group(key);
+        forget_records("f", key + 2);
+    }
+    drop_group("f/analysis");
+    forget_records("f", "analysis");
+    close_all();
+}
+
 int main(void)
 {
     char state[] = "/tmp/picket-test-shunt-XXXXXX";
@@ -575,7 +613,7 @@ int main(void)
         cmocka_unit_test(exactly_once),    cmocka_unit_test(told_already),
         cmocka_unit_test(group_goes),      cmocka_unit_test(no_room_for_records),
         cmocka_unit_test(pages),           cmocka_unit_test(bad_bodies),
-        cmocka_unit_test(rule_of_a_group),
+        cmocka_unit_test(rule_of_a_group), cmocka_unit_test(comes_during_a_look),
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     (void)pk_rm_rf(state, NULL);
