@@ -126,6 +126,12 @@ static int fail(int sys, unsigned ifindex, const char *what, struct pk_error *er
     return pk_hint(err, "'tc filter show dev %s ingress' lists what is there", name);
 }
 
+static int pin_error(int sys, const char *path, struct pk_error *err)
+{
+    pk_fail_errno(err, sys, "cannot keep a program as %s", path);
+    return pk_hint(err, "see 'picket doctor'");
+}
+
 /* Pins the program, puts it in its place, and lets its pin take that of the one before. */
 static int put_in_place(struct pk_broker *broker, uint32_t tap, unsigned ifindex, bool made,
                         bool replace, int program, struct pk_error *err)
@@ -141,9 +147,9 @@ static int put_in_place(struct pk_broker *broker, uint32_t tap, unsigned ifindex
     PK_CLEANUP(pk_close_p) int left = bpf_obj_get(next);
     bool runs = left >= 0 && id_of(left) == running(ifindex);
     if (left >= 0 && (runs ? rename(next, path) : unlink(next)) < 0)
-        return pk_fail_errno(err, errno, "cannot clear %s away", next);
+        return pin_error(errno, next, err);
     if (bpf_obj_pin(program, next) < 0)
-        return pk_fail_errno(err, errno, "cannot pin %s", next);
+        return pin_error(errno, next, err);
     LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
     LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program,
                 .flags = replace ? BPF_TC_F_REPLACE : 0);
@@ -153,7 +159,7 @@ static int put_in_place(struct pk_broker *broker, uint32_t tap, unsigned ifindex
         return fail(-r, ifindex, "BPF filter", err);
     }
     if (rename(next, path) < 0)
-        return pk_fail_errno(err, errno, "cannot rename %s", next);
+        return pin_error(errno, next, err);
     return 0;
 }
 
