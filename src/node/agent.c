@@ -435,7 +435,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         owned = group;
     }
     if (old != NULL && pk_node_plane_add_group_take(&agent->plane, old, NULL) == 0) {
-        old->working = false; /* set again, now and by the sweep */
+        old->working = old->ruled = false; /* set again, now and by the sweep */
         struct pk_error ignored = { 0 };
         (void)pk_group_ensure(agent, old, &ignored);
     }

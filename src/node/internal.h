@@ -229,6 +229,7 @@ struct pk_group {
     bool rebalance;
     /* what there is */
     bool working;
+    bool ruled;         /* its rule of shunts is in force */
     uint64_t sent;      /* packets to its lanes, at the last look */
     pk_nsec traffic_at; /* when that changed last; 0 = never */
     struct pk_level level;

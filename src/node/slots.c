@@ -56,8 +56,11 @@ int pk_group_ensure(struct pk_agent *agent, struct pk_group *group, struct pk_er
     bool flows = group->traffic_at != 0 && pk_time_monotonic() - group->traffic_at < QUIET;
     int r = pk_broker_group_turn(agent->broker, group->key, group->hash, shares, group->share_count,
                                  flows ? group->drain : 0, err);
-    if (r == 0)
+    /* Once: whoever removes a million shunts holds their lock, and a dead lane is not to wait. */
+    if (r == 0 && !group->ruled) {
         r = pk_shunts_group_set(agent->shunts, group->fleet, group->name, &group->shunt, err);
+        group->ruled = r == 0;
+    }
     group->working = r == 0;
     group->detail[0] = '\0';
     if (r < 0) {
