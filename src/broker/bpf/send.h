@@ -223,10 +223,10 @@ int pk_tap_copy(struct __sk_buff *skb)
     if (!over)
         return -1; /* TC_ACT_UNSPEC */
     if ((void *)(meta + 1) > (void *)(long)skb->data || meta->magic != PK_COPIES_MAGIC) {
-        if (over->taken != over->lost || over->taken >= over->handed)
+        if (over->taken > over->lost || over->taken >= over->handed)
             return -1;
+        __sync_fetch_and_add(&over->lost, 1); /* first, or the two differ for a moment */
         __sync_fetch_and_add(&over->taken, 1);
-        __sync_fetch_and_add(&over->lost, 1);
         return 2; /* TC_ACT_SHOT */
     }
     __builtin_memcpy(&to, meta, sizeof to);
