@@ -141,9 +141,9 @@ static void look_at_readers(const struct pk_lane *lane, struct pk_health_look *l
 void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane)
 {
     struct pk_broker_lane_count count = { 0 };
-    struct pk_health_look look = {
-        .now = pk_time_monotonic(), .reader = lane->reader, .told = lane->told, .lost = lane->lost
-    };
+    struct pk_health_look look = { .now = pk_time_monotonic(),
+                                   .reader = lane->reader,
+                                   .lost = lane->lost };
     if (!lane->working || pk_lane_has_device(lane))
         return;
     if (look.now - lane->told_at < TOLD_MAX_AGE) /* who is not asked says nothing */
