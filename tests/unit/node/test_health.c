@@ -176,10 +176,8 @@ static void own_socket(void **state)
     (void)state;
     int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL)); /* all interfaces */
     int diag = pk_sockets_open();
-    if (fd < 0 || diag < 0) {
-        print_message("# skipped: no rights, or no sock_diag\n");
-        skip();
-    }
+    if (fd < 0 || diag < 0)
+        PK_SKIP("no rights, or no sock_diag");
     struct pk_packet_socket sockets[PK_SOCKETS_MAX];
     struct pk_error err;
     size_t count = 0;

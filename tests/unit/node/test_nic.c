@@ -405,13 +405,13 @@ static void test_a_real_veth(void **state)
 {
     (void)state;
     if (!own_network())
-        skip();
+        PK_SKIP("needs root, for a network of its own");
     static const char *const add[] = {
         "ip",   "link", "add",  "v0", "numrxqueues", "4", "numtxqueues", "4", "type",
         "veth", "peer", "name", "v1", "numrxqueues", "4", "numtxqueues", "4", NULL
     };
     if (pk_proc_check(&(struct pk_proc_options){ .argv = add }, NULL, &err) < 0)
-        skip();
+        PK_SKIP("cannot make a veth pair with four queues");
     PK_CLEANUP(pk_close_p) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct pk_nic_facts was, now;
     struct pk_nic_before before;
@@ -438,12 +438,12 @@ static void test_a_real_tun(void **state)
 {
     (void)state;
     if (!own_network())
-        skip();
+        PK_SKIP("needs root, for a network of its own");
     PK_CLEANUP(pk_close_p) int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
     struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI };
     (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "t0");
     if (tun < 0 || ioctl(tun, TUNSETIFF, &request) < 0)
-        skip();
+        PK_SKIP("cannot make a tap device");
     PK_CLEANUP(pk_close_p) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct pk_nic_facts was, now;
     struct pk_nic_before before;
