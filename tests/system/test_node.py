@@ -236,6 +236,44 @@ def test_killing_the_agent_loses_no_packet(instance, readers, wire):
     assert plane["taps"][0]["packets"] == traffic.sent
 
 
+def program_ids(interface):
+    """The ids of the XDP programs on an interface."""
+    shown = json.loads(subprocess.run(["ip", "-j", "-d", "link", "show", interface], check=True, capture_output=True).stdout)
+    xdp = shown[0].get("xdp", {})
+    return {x["prog"]["id"] for x in xdp.get("attached", [xdp]) if "prog" in x}
+
+
+def test_another_build_takes_over_under_traffic(instance, readers, wire, tmp_path):
+    """Upgrade and downgrade of the binary: programs are replaced in place, and no packet is lost."""
+    ours = pathlib.Path(instance.picket)
+    other = tmp_path / "picket"
+    # A line of source text in the programs' debugging information: another build, the same behaviour.
+    image = ours.read_bytes()
+    assert image.count(b"return XDP_DROP;") >= 1
+    other.write_bytes(image.replace(b"return XDP_DROP;", b"return XDP_DROP "))
+    other.chmod(0o755)
+    make_lanes(instance, 2)
+    instance.put("/v1/fleets/f/taps/t", {"kind": "interface", "interface": wire.far, "group": "g"})
+    opened = readers(2)
+    traffic = Traffic(wire)
+    try:
+        for binary in [other, ours, other, ours]:
+            programs, before = program_ids(wire.far), traffic.sent
+            instance.stop(signal.SIGKILL)
+            instance.picket = str(binary)
+            instance.start()
+            assert len(programs) == 1 and program_ids(wire.far).isdisjoint(programs)
+            wait_until(lambda before=before: traffic.sent > before + 100, 10, "traffic")
+    finally:
+        traffic.stop()
+        instance.picket = str(ours)
+    wait_until(lambda: sum(len(r.frames) for r in opened) >= traffic.sent, 5, "the last frames")
+    assert sum(r.dropped() for r in opened) == 0
+    assert numbers(opened) == list(range(traffic.sent))
+    plane = instance.plane()
+    assert sum_of(plane, "dropped") == 0 and plane["taps"][0]["packets"] == traffic.sent
+
+
 def test_a_tool_that_ends_while_the_agent_is_away_is_noticed(instance, readers):
     make_lanes(instance)
     (reader,) = readers()
