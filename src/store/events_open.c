@@ -165,11 +165,15 @@ static int set_up(struct pk_events *events, struct pk_error *err)
     /* What a dropped table leaves goes back to the system soon: with the default of 128 MiB for
      * each thread the process grows by hundreds of MiB in an hour. */
     (void)pk_buf_puts(&sql, "SET allocator_flush_threshold='8MiB';");
+    /* By default DuckDB keeps the bytes of every file that it ever read, also of those that were
+     * merged and removed since, until all its memory is used. The kernel keeps what is read again,
+     * and gives it up when memory is short. */
+    (void)pk_buf_puts(&sql, "SET enable_external_file_cache=false;");
     (void)pk_buf_puts(&sql, "SET temp_directory=");
     struct pk_buf tmp = PK_BUF_INIT(PATH_MAX + 32);
     (void)pk_buf_printf(&tmp, "%s/tmp/spill", events->dir);
     pk_sql_quote(&sql, tmp.data != NULL ? tmp.data : "");
-    (void)pk_buf_puts(&sql, "; SET max_temp_directory_size='2GiB'; SET parquet_metadata_cache=true;"
+    (void)pk_buf_puts(&sql, "; SET max_temp_directory_size='2GiB';"
                             "SET autoinstall_known_extensions=false;"
                             "SET autoload_known_extensions=false;"
                             "SET allow_community_extensions=false;"
