@@ -227,20 +227,27 @@ char *pk_path_join(const char *dir, const char *name)
 
 int pk_lock_file(const char *path, int *ret_fd, struct pk_error *err)
 {
-    PK_CLEANUP(pk_close_p) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return pk_fail_errno(err, errno, "cannot open lock %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK)
-            return pk_fail_errno(err, errno, "cannot lock %s", path);
-        pk_fail(err, PK_E_CONFLICT, "%s is held by another process", path);
-        pk_hint(err, "another picket uses this folder: stop it, or give other --state-dir and "
-                     "--run-dir");
-        return PK_E_CONFLICT;
+    for (;;) {
+        PK_CLEANUP(pk_close_p) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+            return pk_fail_errno(err, errno, "cannot open lock %s", path);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+            if (errno != EWOULDBLOCK)
+                return pk_fail_errno(err, errno, "cannot lock %s", path);
+            pk_fail(err, PK_E_CONFLICT, "%s is held by another process", path);
+            pk_hint(err, "another picket uses this folder: stop it, or give other --state-dir and "
+                         "--run-dir");
+            return PK_E_CONFLICT;
+        }
+        struct stat st;
+        if (fstat(fd, &st) < 0)
+            return pk_fail_errno(err, errno, "cannot look at lock %s", path);
+        if (st.st_nlink == 0)
+            continue; /* its last holder removed it: a lock that nobody else would meet */
+        *ret_fd = fd;
+        fd = -1;
+        return 0;
     }
-    *ret_fd = fd;
-    fd = -1;
-    return 0;
 }
 
 int pk_disk_free(const char *path, uint64_t *ret_bytes, struct pk_error *err)

@@ -15,6 +15,7 @@
 
 #include "base/alloc.h"
 #include "base/fs.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "base/time.h"
 
@@ -23,6 +24,11 @@ extern char **environ;
 /* A line of output longer than this is handed over in pieces. */
 #define LINE_MAX_BYTES ((size_t)16384)
 #define TERM_GRACE     (2 * PK_NSEC_PER_SEC)
+/* PF_EXITING of the kernel's include/linux/sched.h, in the field flags of /proc/PID/stat. */
+#define PROC_EXITING 0x4u
+/* So often is the holder of a lock seen alive before it is believed. */
+#define LOCK_LOOKS   10u
+#define LOCK_LOOK_MS 20u
 
 /* ---- starting ---- */
 
@@ -367,9 +373,16 @@ int pk_proc_spawn_daemon(const struct pk_daemon_options *options, pid_t *ret_pid
 
 /* ---- processes by id and start time ---- */
 
-/* State and start time from /proc/PID/stat. The name in it may hold anything, so fields are counted
- * from its last ')'. */
-static int read_stat(pid_t pid, char *ret_state, uint64_t *ret_start, struct pk_error *err)
+/* The fields of /proc/PID/stat that are used, by their numbers in proc(5). */
+enum { STAT_STATE = 3, STAT_FLAGS = 9, STAT_START = 22, STAT_PENDING = 31, STAT_END };
+
+struct stat_line {
+    char state;
+    uint64_t flags, start, pending;
+};
+
+/* The name in it may hold anything, so fields are counted from its last ')'. */
+static int read_stat(pid_t pid, struct stat_line *ret_line, struct pk_error *err)
 {
     char path[64];
     (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
@@ -381,38 +394,48 @@ static int read_stat(pid_t pid, char *ret_state, uint64_t *ret_start, struct pk_
     if (field == NULL || field[1] != ' ' || field[2] == '\0')
         return pk_fail(err, PK_E_INTERNAL, "%s is not understood", path);
     field += 2;
-    char state = *field;
-    for (int number = 3; number < 22 && field != NULL; number++) {
-        field = strchr(field, ' ');
-        if (field != NULL)
-            field++;
+    struct stat_line line = { .state = *field };
+    for (int number = STAT_STATE; number < STAT_END; number++) {
+        char *next = strchr(field, ' ');
+        if (next == NULL)
+            return pk_fail(err, PK_E_INTERNAL, "%s is not understood", path);
+        *next = '\0';
+        uint64_t *value = number == STAT_FLAGS     ? &line.flags
+                          : number == STAT_START   ? &line.start
+                          : number == STAT_PENDING ? &line.pending
+                                                   : NULL;
+        r = value == NULL ? 0 : pk_parse_u64(field, value, err);
+        if (r < 0)
+            return r;
+        field = next + 1;
     }
-    if (field == NULL)
-        return pk_fail(err, PK_E_INTERNAL, "%s is not understood", path);
-    field[strcspn(field, " ")] = '\0';
-    r = pk_parse_u64(field, ret_start, err);
-    if (r == 0)
-        *ret_state = state;
-    return r;
+    *ret_line = line;
+    return 0;
 }
 
 int pk_proc_id_of(pid_t pid, struct pk_proc_id *ret_id, struct pk_error *err)
 {
-    char state;
-    uint64_t start;
-    int r = read_stat(pid, &state, &start, err);
+    struct stat_line line;
+    int r = read_stat(pid, &line, err);
     if (r < 0)
         return r;
-    *ret_id = (struct pk_proc_id){ .pid = pid, .start_ticks = start };
+    *ret_id = (struct pk_proc_id){ .pid = pid, .start_ticks = line.start };
     return 0;
 }
 
 bool pk_proc_alive(const struct pk_proc_id *id)
 {
-    char state;
-    uint64_t start;
-    return id->pid > 0 && read_stat(id->pid, &state, &start, NULL) == 0 &&
-           start == id->start_ticks && state != 'Z' && state != 'X';
+    struct stat_line line;
+    return id->pid > 0 && read_stat(id->pid, &line, NULL) == 0 && line.start == id->start_ticks &&
+           line.state != 'Z' && line.state != 'X';
+}
+
+bool pk_proc_ending(const struct pk_proc_id *id)
+{
+    struct stat_line line;
+    if (!pk_proc_alive(id) || read_stat(id->pid, &line, NULL) < 0)
+        return true;
+    return (line.flags & PROC_EXITING) != 0 || (line.pending & (UINT64_C(1) << (SIGKILL - 1))) != 0;
 }
 
 static bool wait_gone(int pidfd, unsigned ms)
@@ -451,11 +474,15 @@ int pk_proc_stop(const struct pk_proc_id *id, unsigned grace_ms, struct pk_error
     return PK_E_TIMEOUT;
 }
 
+static int pidfile_text(const struct pk_proc_id *id, char *out, size_t size)
+{
+    return snprintf(out, size, "%d %llu\n", (int)id->pid, (unsigned long long)id->start_ticks);
+}
+
 int pk_pidfile_write(const char *path, const struct pk_proc_id *id, struct pk_error *err)
 {
     char text[64];
-    int len = snprintf(text, sizeof(text), "%d %llu\n", (int)id->pid,
-                       (unsigned long long)id->start_ticks);
+    int len = pidfile_text(id, text, sizeof(text));
     return pk_file_write(path, text, (size_t)len, 0644, err);
 }
 
@@ -478,4 +505,79 @@ int pk_pidfile_read(const char *path, struct pk_proc_id *ret_id, struct pk_error
     }
     *ret_id = (struct pk_proc_id){ .pid = (pid_t)pid, .start_ticks = start };
     return 0;
+}
+
+/* ---- locks ---- */
+
+static int lock_write(const char *path, int fd, struct pk_error *err)
+{
+    struct pk_proc_id self;
+    char text[64];
+    int r = pk_proc_id_of(getpid(), &self, err);
+    if (r < 0)
+        return r;
+    int len = pidfile_text(&self, text, sizeof(text));
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)len, 0) != len)
+        return pk_fail_errno(err, errno, "cannot write %s", path);
+    return 0;
+}
+
+static int lock_conflict(const char *path, const struct pk_proc_id *holder, struct pk_error *err)
+{
+    if (holder->pid == 0)
+        (void)pk_fail(err, PK_E_CONFLICT, "a process has its lock %s", path);
+    else
+        (void)pk_fail(err, PK_E_CONFLICT, "process %d has its lock %s", (int)holder->pid, path);
+    return pk_hint(err, "stop it, or give this one other --state-dir and --run-dir");
+}
+
+static int lock_timeout(const char *path, const struct pk_proc_id *holder, unsigned wait_ms,
+                        struct pk_error *err)
+{
+    (void)pk_fail(err, PK_E_TIMEOUT, "process %d has ended, but its lock %s is not free after %u s",
+                  (int)holder->pid, path, wait_ms / 1000);
+    return pk_hint(err,
+                   "try again in a minute; /proc/locks names who has it, /proc/%d/stack what "
+                   "its end waits for",
+                   (int)holder->pid);
+}
+
+int pk_lock_process(const char *path, unsigned wait_ms, int *ret_fd, struct pk_error *err)
+{
+    pk_nsec begun = pk_time_monotonic();
+    bool told = false;
+    for (unsigned alive = 0;;) {
+        struct pk_error taken; /* err stays as it is when the lock comes free */
+        PK_CLEANUP(pk_close_p) int fd = -1;
+        int r = pk_lock_file(path, &fd, &taken);
+        if (r == 0) {
+            r = lock_write(path, fd, err);
+            if (r == 0) {
+                *ret_fd = fd;
+                fd = -1;
+            }
+            return r;
+        }
+        if (r != PK_E_CONFLICT) {
+            if (err != NULL)
+                *err = taken;
+            return r;
+        }
+        /* Looked at more than once: it may not have written its id yet, and between the signal and
+         * the exit there is a moment in which nothing shows that it ends. */
+        struct pk_proc_id holder = { 0 };
+        bool ending = pk_pidfile_read(path, &holder, NULL) == 0 && pk_proc_ending(&holder);
+        alive = ending ? 0 : alive + 1;
+        if (alive > LOCK_LOOKS)
+            return lock_conflict(path, &holder, err);
+        pk_nsec waited = pk_time_monotonic() - begun;
+        if (ending && waited >= (pk_nsec)wait_ms * PK_NSEC_PER_MS)
+            return lock_timeout(path, &holder, wait_ms, err);
+        if (ending && !told && waited > PK_NSEC_PER_SEC) {
+            pk_log(PK_LOG_INFO, "lock", "process %d has ended: waiting until %s is free",
+                   (int)holder.pid, path);
+            told = true;
+        }
+        pk_sleep_ms(LOCK_LOOK_MS);
+    }
 }

@@ -47,10 +47,18 @@ struct pk_proc_id {
 };
 int pk_proc_id_of(pid_t pid, struct pk_proc_id *ret_id, struct pk_error *err);
 bool pk_proc_alive(const struct pk_proc_id *id); /* a zombie is not alive */
+/* Is it past doing anything: gone, a zombie, killed, or in its exit? The kernel may still hold its
+ * files: they are closed by the last of its threads, which can take a while. */
+bool pk_proc_ending(const struct pk_proc_id *id);
 /* SIGTERM, then SIGKILL after grace_ms; waits until gone. Gone already is success. */
 int pk_proc_stop(const struct pk_proc_id *id, unsigned grace_ms, struct pk_error *err);
 /* "PID START" in a file, for the above. */
 int pk_pidfile_write(const char *path, const struct pk_proc_id *id, struct pk_error *err);
 int pk_pidfile_read(const char *path, struct pk_proc_id *ret_id, struct pk_error *err);
+/* Takes the lock at path for as long as this process has *ret_fd open, and writes its pid file into
+ * it. A holder that is ending is waited for, wait_ms at most (a line in the log when that takes
+ * more than a second), then PK_E_TIMEOUT. PK_E_CONFLICT at once when it lives. */
+#define PK_LOCK_WAIT_MS 30000u
+int pk_lock_process(const char *path, unsigned wait_ms, int *ret_fd, struct pk_error *err);
 
 #endif

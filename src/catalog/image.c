@@ -351,7 +351,7 @@ int pk_image_build(const struct pk_package *package, const struct pk_package_ver
     if (build.record_path == NULL || lock_path == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");
     PK_CLEANUP(pk_close_p) int lock = -1;
-    r = pk_lock_file(lock_path, &lock, err);
+    r = pk_lock_process(lock_path, PK_LOCK_WAIT_MS, &lock, err);
     if (r < 0) {
         if (r == PK_E_CONFLICT)
             pk_hint(err, "another image build runs: wait for it");

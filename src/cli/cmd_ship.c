@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "ship/ship.h"
@@ -45,7 +46,7 @@ static int run(struct pk_ctx *ctx, const void *args, int argc, char **argv, stru
     (void)sigaction(SIGINT, &action, NULL);
     int r = pk_mkdir_p(dir, 0750, err);
     if (r == 0)
-        r = pk_lock_file(lock, &lock_fd, err);
+        r = pk_lock_process(lock, PK_LOCK_WAIT_MS, &lock_fd, err);
     if (r == PK_E_CONFLICT)
         return pk_hint(err, "another 'picket ship' works for %s", ctx->paths.state_dir);
     if (r == 0)

@@ -357,7 +357,7 @@ int pk_supervise(const struct pk_paths *paths, const char *engine, struct pk_err
     PK_CLEANUP(pk_free_p) char *pid_path = pk_up_path(paths, "supervisor", ".pid");
     if (lock_path == NULL || pid_path == NULL)
         return pk_no_memory(err);
-    int r = pk_lock_file(lock_path, &lock, err);
+    int r = pk_lock_process(lock_path, PK_LOCK_WAIT_MS, &lock, err);
     if (r == PK_E_CONFLICT)
         return pk_hint(err, "a supervisor of this run folder is at work: 'picket up' shows it");
     struct pk_proc_id self;

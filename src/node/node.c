@@ -18,6 +18,7 @@
 #include "base/fs.h"
 #include "base/http.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "node/agent.h"
 
@@ -38,7 +39,6 @@ struct daemon {
     struct pk_loop_source *soon; /* a sweep that is on its way, or NULL */
 };
 
-/* The lock's file holds the agent's process id, for the message. */
 static int take_lock(const struct pk_paths *paths, int *ret_fd, struct pk_error *err)
 {
     char path[sizeof(paths->run_dir) + 16];
@@ -46,29 +46,12 @@ static int take_lock(const struct pk_paths *paths, int *ret_fd, struct pk_error 
     int r = pk_mkdir_p(paths->run_dir, 0755, err);
     if (r < 0)
         return r;
-    int fd = -1;
-    r = pk_lock_file(path, &fd, err);
-    if (r == PK_E_CONFLICT) {
-        char *pid = NULL;
-        size_t len = 0;
-        (void)pk_file_read(path, 64, &pid, &len, NULL);
-        (void)pk_fail(err, PK_E_CONFLICT, "an agent runs already for %s (process %s)",
-                      paths->run_dir, pid != NULL && len > 0 ? pid : "unknown");
-        pk_free(pid);
-        return pk_hint(err, "stop it first ('picket down', or 'systemctl stop picket-node'), or "
-                            "give this one another --run-dir");
-    }
-    if (r < 0)
+    r = pk_lock_process(path, PK_LOCK_WAIT_MS, ret_fd, err);
+    if (r != PK_E_CONFLICT)
         return r;
-    char text[16];
-    int n = snprintf(text, sizeof(text), "%d", (int)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
-        r = pk_fail_errno(err, errno, "cannot write %s", path);
-        pk_close_p(&fd);
-        return r;
-    }
-    *ret_fd = fd;
-    return 0;
+    (void)pk_wrap(err, "an agent runs already for %s", paths->run_dir);
+    return pk_hint(err, "stop it first ('picket down', or 'systemctl stop picket-node'), or give "
+                        "this one another --run-dir");
 }
 
 /* ---- the loop ---- */

@@ -13,6 +13,7 @@
 #include "base/fs.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/time.h"
 #include "serve/internal.h"
@@ -45,30 +46,16 @@ static void close_all(struct pk_serve *serve)
     pk_close_p(&serve->lock_fd);
 }
 
-/* The lock is what counts; the pid in the file is for the error message of a second server. */
 static int take_lock(struct pk_serve *serve, struct pk_error *err)
 {
     const char *state_dir = serve->options->paths.state_dir;
     PK_CLEANUP(pk_free_p) char *path = pk_path_join(state_dir, "serve.lock");
     if (path == NULL)
         return pk_no_memory(err);
-    int r = pk_lock_file(path, &serve->lock_fd, err);
-    if (r == PK_E_CONFLICT) {
-        PK_CLEANUP(pk_free_p) char *pid = NULL;
-        size_t len = 0;
-        if (pk_file_read(path, 32, &pid, &len, NULL) == 0)
-            pid[strcspn(pid, "\n")] = '\0';
-        (void)pk_fail(err, PK_E_CONFLICT, "another 'picket serve' (pid %s) has %s",
-                      pid == NULL || pid[0] == '\0' ? "unknown" : pid, state_dir);
-        return pk_hint(err, "stop it, or give this one its own --state-dir and --run-dir");
-    }
-    if (r < 0)
-        return r;
-    char text[32];
-    int len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-    if (ftruncate(serve->lock_fd, 0) < 0 || pwrite(serve->lock_fd, text, (size_t)len, 0) != len)
-        return pk_fail_errno(err, errno, "%s", path);
-    return 0;
+    int r = pk_lock_process(path, PK_LOCK_WAIT_MS, &serve->lock_fd, err);
+    if (r == PK_E_CONFLICT)
+        (void)pk_wrap(err, "another 'picket serve' has %s", state_dir);
+    return r;
 }
 
 static int find_group(const char *name, gid_t *ret_gid, struct pk_error *err)

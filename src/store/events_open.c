@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/time.h"
 #include "store/events_internal.h"
@@ -69,9 +70,10 @@ static int open_dir(struct pk_events *events, const char *dir, struct pk_error *
     if (strlen(real) + 128 >= PATH_MAX)
         return pk_fail(err, PK_E_USAGE, "the path %s is too long", real);
     (void)snprintf(path, sizeof(path), "%s/lock", real);
-    r = pk_lock_file(path, &events->lock_fd, err);
+    r = pk_lock_process(path, PK_LOCK_WAIT_MS, &events->lock_fd, err);
     if (r < 0) {
-        (void)pk_wrap(err, "another picket has the events of %s open", real);
+        if (r == PK_E_CONFLICT)
+            (void)pk_wrap(err, "another picket has the events of %s open", real);
         return r;
     }
     (void)snprintf(path, sizeof(path), "%s/tmp", real);

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """picket up and down: nothing is doubled, what dies comes back, nothing is left behind."""
+import concurrent.futures
+import fcntl
 import json
 import os
 import pathlib
@@ -134,6 +136,59 @@ def test_down_with_everything_dead(whole):
     assert mine(whole) == {} and not whole.rundir.exists() and not whole.state.exists()
     assert str(whole.rundir) not in pathlib.Path("/proc/self/mounts").read_text()
     assert traces("dead") == []
+
+
+class Held:
+    """The lock of a process that was killed, as if the kernel had not closed that process's files yet."""
+
+    def __init__(self, path):
+        self.file = open(path)
+        wait_for("the lock", 20, self.take)
+
+    def take(self):
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
+
+
+def kill(whole, *names):
+    pids = [pid_file(whole, name) for name in names]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("the end", 20, lambda: not any(map(alive, pids)))
+
+
+def test_down_waits_for_an_agent_that_is_not_gone_yet(whole):
+    up(whole)
+    kill(whole, "supervisor", "node")
+    held = Held(whole.rundir / "node.lock")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        down = pool.submit(whole.run, "down")
+        time.sleep(4)
+        assert not down.done()
+        held.file.close()
+        said = down.result().stderr
+    assert "has ended: waiting until" in said and "node.lock" in said
+    assert mine(whole) == {} and not whole.rundir.exists()
+
+
+def test_a_supervisor_and_an_agent_wait_for_those_that_are_not_gone_yet(whole):
+    up(whole)
+    before = wait_for("one of each", 10, lambda: once_each(whole))
+    kill(whole, "supervisor", "node")
+    held = [Held(whole.rundir / lock) for lock in ("up/lock", "node.lock")]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        again = pool.submit(up, whole)  # waits for the agent
+        for lock, log in zip(held, ("supervise", "node")):
+            log = whole.rundir / "up" / f"{log}.log"
+            wait_for(f"a word in {log}", 20, lambda: "has ended: waiting until" in log.read_text())
+            lock.file.close()
+        again.result()
+    after = wait_for("one of each", 20, lambda: once_each(whole))
+    assert after["serve"] == before["serve"] and after["node"] != before["node"]
+    assert json.loads((whole.rundir / "up" / "state.json").read_text())["processes"][0]["restarts"] == 0
 
 
 def traces(fleet):

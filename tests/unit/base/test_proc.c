@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +174,144 @@ static void test_daemon_pidfile_and_stop(void **state)
     assert_int_equal(pk_rm_rf(dir, NULL), 0);
 }
 
+/* ---- locks ---- */
+
+/* A process that has the lock, in one of the ways to die that are not over yet. */
+enum end { LIVES, MAIN_THREAD_GONE };
+struct holder {
+    pid_t pid;
+    int let_go; /* closed: it ends */
+};
+
+static void *wait_for_the_end(void *arg)
+{
+    char byte;
+    while (read(*(int *)arg, &byte, 1) > 0)
+        ;
+    _exit(0);
+}
+
+static struct holder holder_start(const char *path, enum end end)
+{
+    int ready[2], go[2];
+    assert_int_equal(pipe(ready), 0);
+    assert_int_equal(pipe(go), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)close(go[1]);
+        int lock = -1;
+        pthread_t other;
+        if (pk_lock_process(path, 0, &lock, NULL) < 0 ||
+            pthread_create(&other, NULL, wait_for_the_end, &go[0]) != 0 ||
+            write(ready[1], "x", 1) != 1)
+            _exit(1);
+        if (end == MAIN_THREAD_GONE) /* as with a killed process: a zombie whose files are open */
+            pthread_exit(NULL);
+        (void)pthread_join(other, NULL);
+        _exit(0);
+    }
+    char byte;
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+    (void)close(go[0]);
+    return (struct holder){ .pid = pid, .let_go = go[1] };
+}
+
+static void holder_stop(struct holder *holder)
+{
+    (void)close(holder->let_go);
+    int status;
+    assert_int_equal(waitpid(holder->pid, &status, 0), holder->pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void await_ending(pid_t pid)
+{
+    struct pk_proc_id id;
+    assert_int_equal(pk_proc_id_of(pid, &id, NULL), 0);
+    for (int i = 0; i < 1000 && !pk_proc_ending(&id); i++)
+        pk_sleep_ms(10);
+    assert_true(pk_proc_ending(&id));
+}
+
+static void *let_go_later(void *arg)
+{
+    pk_sleep_ms(1300); /* long enough for the line in the log */
+    holder_stop(arg);
+    return NULL;
+}
+
+static void test_locks(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/pk-test-proc.XXXXXX", path[64], said[32];
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof(path), "%s/lock", dir);
+    int lock = -1;
+    struct pk_error err = { 0 };
+
+    /* One that lives: told at once, by its number. */
+    struct holder holder = holder_start(path, LIVES);
+    assert_int_equal(pk_lock_process(path, 60000, &lock, &err), PK_E_CONFLICT);
+    assert_int_equal(lock, -1);
+    (void)snprintf(said, sizeof(said), "process %d ", (int)holder.pid);
+    assert_non_null(strstr(err.msg, said));
+    assert_true(err.hint[0] != '\0');
+    holder_stop(&holder);
+
+    /* One that is ending is waited for. */
+    holder = holder_start(path, MAIN_THREAD_GONE);
+    await_ending(holder.pid);
+    assert_int_equal(pk_lock_process(path, 50, &lock, &err), PK_E_TIMEOUT);
+    assert_non_null(strstr(err.msg, "has ended"));
+    assert_true(err.hint[0] != '\0');
+    assert_int_equal(lock, -1);
+    pthread_t thread;
+    err = (struct pk_error){ 0 };
+    assert_int_equal(pthread_create(&thread, NULL, let_go_later, &holder), 0);
+    assert_int_equal(pk_lock_process(path, 60000, &lock, &err), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(err.code, 0);
+
+    /* What it wrote is its own pid file, and a second lock meets a process that lives. */
+    struct pk_proc_id self, written;
+    assert_int_equal(pk_proc_id_of(getpid(), &self, NULL), 0);
+    assert_int_equal(pk_pidfile_read(path, &written, NULL), 0);
+    assert_true(written.pid == self.pid && written.start_ticks == self.start_ticks);
+    assert_false(pk_proc_ending(&self));
+    int second = -1;
+    assert_int_equal(pk_lock_process(path, 60000, &second, &err), PK_E_CONFLICT);
+
+    /* A number that another process has got by now is not taken for the holder. */
+    written.start_ticks++;
+    assert_true(pk_proc_ending(&written));
+    assert_int_equal(pk_pidfile_write(path, &written, NULL), 0); /* another file in its place */
+    assert_int_equal(pk_lock_process(path, 0, &second, &err), 0);
+    pk_close_p(&lock);
+    pk_close_p(&second);
+    assert_int_equal(pk_lock_process("/proc/no/such/lock", 0, &lock, &err), PK_E_NOTFOUND);
+    assert_int_equal(pk_rm_rf(dir, NULL), 0);
+}
+
+static void test_killed_is_ending(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        for (;;)
+            (void)pause();
+    struct pk_proc_id id;
+    assert_int_equal(pk_proc_id_of(pid, &id, NULL), 0);
+    assert_false(pk_proc_ending(&id));
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    await_ending(pid);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_true(pk_proc_ending(&id));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +322,8 @@ int main(void)
         cmocka_unit_test(test_time_limit),
         cmocka_unit_test(test_without_memory),
         cmocka_unit_test(test_daemon_pidfile_and_stop),
+        cmocka_unit_test(test_locks),
+        cmocka_unit_test(test_killed_is_ending),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
