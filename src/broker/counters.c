@@ -146,7 +146,8 @@ int pk_broker_lane_count(struct pk_broker *broker, const char *key,
                                                 .sent_bytes = sent.sent_bytes,
                                                 .arrived = arrived.packets,
                                                 .arrived_bytes = arrived.bytes,
-                                                .unread = arrived.unread };
+                                                .unread = arrived.unread,
+                                                .canaries = arrived.canaries };
     return 0;
 }
 
@@ -175,13 +176,13 @@ static int add_lane(struct pk_broker *broker, uint32_t id, uint32_t slots, json_
         return r;
     uint64_t lost = sent.sent > arrived.packets ? sent.sent - arrived.packets : 0;
     json_array_append_new(
-        list,
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "key",
-                  broker->lanes[id].key, "began", (json_int_t)broker->lanes[id].began, "slots",
-                  (json_int_t)slots, "sent", (json_int_t)sent.sent, "sentBytes",
-                  (json_int_t)sent.sent_bytes, "packets", (json_int_t)arrived.packets, "bytes",
-                  (json_int_t)arrived.bytes, "ringDropped", (json_int_t)lost, "unread",
-                  (json_int_t)arrived.unread, "blocked", (json_int_t)arrived.blocked));
+        list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "key",
+                        broker->lanes[id].key, "began", (json_int_t)broker->lanes[id].began,
+                        "slots", (json_int_t)slots, "sent", (json_int_t)sent.sent, "sentBytes",
+                        (json_int_t)sent.sent_bytes, "packets", (json_int_t)arrived.packets,
+                        "bytes", (json_int_t)arrived.bytes, "ringDropped", (json_int_t)lost,
+                        "unread", (json_int_t)arrived.unread, "blocked",
+                        (json_int_t)arrived.blocked, "canaries", (json_int_t)arrived.canaries));
     return 0;
 }
 

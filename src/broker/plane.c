@@ -292,6 +292,7 @@ int pk_plane_load(struct pk_broker *broker, enum pk_plane_program program,
     plane->rodata->tap_id = numbers.tap;
     plane->rodata->group_id = numbers.group;
     plane->rodata->lane_id = numbers.lane;
+    plane->rodata->canary_mark = pk_broker_canary_mark(broker);
     plane->rodata->inline_side = numbers.side;
     plane->rodata->inline_closed = numbers.closed;
     plane->rodata->inline_fail_after = numbers.fail_after;

@@ -31,6 +31,12 @@ enum pk_probe_kind {
     PK_PROBE_SURICATA, /* Suricata's command socket: uptime, iface-stat */
 };
 
+/* What of a canary (base/canary.h) is in the tool's log. */
+enum pk_canary_event {
+    PK_CANARY_NONE, /* nothing: it gets none */
+    PK_CANARY_DNS   /* the name that was asked for */
+};
+
 /* One version line of a package ("7", "8"): what is the same for each unit of it. */
 struct pk_package_version {
     char *version;        /* the line: "7" */
@@ -43,6 +49,8 @@ struct pk_package_version {
     size_t log_count;
     enum pk_probe_kind probe;
     char *probe_socket; /* relative to run_dir: "suricata-command.socket" */
+    enum pk_canary_event canary;
+    char *canary_value; /* of the values, which must be true for that: "eve.dns.enabled"; "" = none */
     char *reload;       /* "" or how values that need no restart are taken (later) */
     unsigned stop_timeout_ms;
     unsigned pids_max, nofile;

@@ -53,6 +53,8 @@ struct pk_run_rows {
     size_t log_count;
     unsigned probe; /* enum pk_probe_kind */
     char *probe_socket, *reload;
+    unsigned canary; /* enum pk_canary_event */
+    char *canary_value;
     pk_nsec stop_timeout;
     unsigned pids_max, nofile;
     uint64_t tmpfs_bytes;

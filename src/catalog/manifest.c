@@ -57,6 +57,14 @@
     { .path = prefix "probe.socket", .type = PK_FIELD_STRING, .min = 1, .max = 64,                      \
       .pattern = FILE_PATTERN, .what = "a file name", .example = "command.socket",                      \
       .at = PK_AT(T, m.probe_socket), .help = "The socket, in the run folder." },                    \
+    { .path = prefix "canary", .type = PK_FIELD_MAP,                                                    \
+      .help = "What the tool writes of a canary, a small DNS exchange by which picket sees whether its log comes back." }, \
+    { .path = prefix "canary.event", .type = PK_FIELD_CHOICE, .flags = PK_FIELD_REQUIRED,               \
+      .choices = "none|dns", .example = "dns", .at = PK_AT(T, m.canary),                             \
+      .help = "`dns`: a record with the name that was asked for; `none`: nothing, so it is sent none." }, \
+    { .path = prefix "canary.value", .type = PK_FIELD_STRING, .min = 1, .max = 100,                     \
+      .pattern = "^[a-z0-9-]+(\\.[a-z0-9-]+)*$", .what = "a path into the values", .example = "eve.dns.enabled", \
+      .at = PK_AT(T, m.canary_value), .help = "The value that must be true for that." },             \
     { .path = prefix "reload", .type = PK_FIELD_STRING, .max = 64, .at = PK_AT(T, m.reload),         \
       .example = "\"\"", .help = "How changed values are taken without a restart; empty: by restart." }, \
     { .path = prefix "stopTimeout", .type = PK_FIELD_DURATION, .min = PK_NSEC_PER_SEC,                  \
@@ -197,6 +205,8 @@ static int resolve_version(const struct pk_version_row *row, const struct pk_run
     const struct pk_run_rows *logs = own->log_count > 0 ? own : all;
     bool own_probe = own->probe != PK_PROBE_NONE || own->probe_socket != NULL;
     const struct pk_run_rows *probe = own_probe ? own : all;
+    const struct pk_run_rows *canary =
+        own->canary != PK_CANARY_NONE || own->canary_value != NULL ? own : all;
     pk_nsec stop = own->stop_timeout != 0 ? own->stop_timeout : all->stop_timeout;
     *version = (struct pk_package_version){
         .version = row->version,
@@ -208,6 +218,8 @@ static int resolve_version(const struct pk_version_row *row, const struct pk_run
         .run_dir = text_or(own->run_dir, all->run_dir),
         .probe = (enum pk_probe_kind)probe->probe,
         .probe_socket = text_or(probe->probe_socket, NULL),
+        .canary = (enum pk_canary_event)canary->canary,
+        .canary_value = text_or(canary->canary_value, NULL),
         .reload = text_or(own->reload, all->reload),
         .stop_timeout_ms = (unsigned)((stop != 0 ? stop : 10 * PK_NSEC_PER_SEC) / PK_NSEC_PER_MS),
         .pids_max = own->pids_max != 0   ? own->pids_max

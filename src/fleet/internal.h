@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/canary.h"
 #include "base/http.h"
 #include "base/map.h"
 #include "base/str.h"
@@ -27,6 +28,14 @@ struct pk_units_seen {
     atomic_uint refs;
     struct pk_unit_status *list;
     size_t count;
+};
+
+/* Canaries that came back in a tool's log. */
+#define PK_CANARIES_KEPT 16u
+struct pk_canaries_seen {
+    uint64_t numbers[PK_CANARIES_KEPT]; /* a ring, by count */
+    uint64_t count;
+    pk_nsec delay; /* of the newest, from the agent to the shipper */
 };
 
 /* One peer: the newest answer, and since when it has none. Times are monotonic. */
@@ -57,6 +66,7 @@ struct pk_runtime {
     pk_nsec answered_at; /* monotonic: the tool's own answer; 0 = none in this life */
     json_t *notes;       /* counters of this life that tell of loss; NULL = not known */
     struct pk_error probe_error;
+    struct pk_canaries_seen canaries;
     bool dirty;
 };
 
@@ -111,6 +121,9 @@ struct pk_manager {
     char *sources_written; /* text of the file, to write only changes */
     struct pk_engine_info engine_info;
     pthread_mutex_t files_lock;
+    uint8_t canary_key[PK_CANARY_KEY_SIZE]; /* constant once loaded */
+    pk_nsec shipper_at; /* monotonic: the shipper spoke of canaries; 0 = never */
+    json_t *canaries_told; /* lane -> when and what the agent was told; of the thread of the tools */
     struct pk_map *files; /* path -> hash by the file's signature */
 };
 
@@ -207,6 +220,14 @@ void pk_runtime_done(struct pk_runtime *runtime);
 json_t *pk_runtimes_to_json(const struct pk_fleet *fleet); /* lock held */
 int pk_runtimes_from_json(struct pk_fleet *fleet, const json_t *json);
 
+/* ---- canary.c: canaries that came back, and lanes that get some (base/canary.h) ---- */
+int pk_canaries_load(struct pk_manager *manager, struct pk_error *err);
+/* Of the unit's lane. */
+void pk_canary_token_text(const struct pk_manager *manager, const struct pk_unit *unit,
+                          char out[PK_CANARY_TOKEN_TEXT]);
+/* Tells the agent which lanes are to get canaries, and which came back. */
+void pk_canaries_tell(struct pk_manager *manager);
+
 /* ---- ledger.c ---- */
 /* Looks at the plane anew and adds what it and the tools have counted to the fleets' accounts.
  * Waits for the agent; call it after the tools were asked: then none has read what its lane has not
@@ -235,6 +256,7 @@ void pk_sources_sweep(struct pk_manager *manager);
 #define PK_KIND_PLAN    "plan"    /* key: plan id -> {"plan","document","documentName",...} */
 #define PK_KIND_DESIRED "desired" /* key: plan id -> frozen desired state */
 #define PK_KIND_RUNTIME "runtime" /* key: fleet -> {"known","units"} */
+#define PK_KIND_CANARY  "canary"  /* key: "key" -> {"key": hex} */
 #define PK_KIND_LEDGER  "ledger"  /* key: fleet -> account; its samples are under the same key */
 
 /* ---- status.c ---- */

@@ -192,6 +192,8 @@ static int look_at_lane(json_t *things, const json_t *row)
     (void)json_object_del(counts, "ringDropped");
     bad |= json_object_set_new(counts, "sent", json_integer(sent));
     bad |= json_object_set_new(counts, "arrived", json_integer(arrived));
+    bad |= json_object_set_new(counts, "canaries",
+                               json_integer(PK_MAX(pk_json_int_or(row, "canaries", 0), 0)));
     return bad | add_thing(things, key, pk_json_int_or(row, "began", 0), counts,
                            info_of(row, keys, PK_ARRAY_SIZE(keys)));
 }
@@ -408,9 +410,14 @@ static int add_handed(json_t *account, const char *key, json_t *entry)
     const json_t *info_of_lane = json_object_get(lane, "info");
     int64_t handed = get(sum, "handed");
     bool both = get(entry, "anew") != at || get(lane, "anew") == at;
-    if (lane != NULL && get(lane, "seen") == at && both)
-        handed += get(grown, "arrived") - get(grown, "unread");
-    int bad = put(sum, "handed", handed);
+    /* The agent's canaries are nobody's packets, but the tool counts them among its own: so here they
+     * are on both sides, and are taken out of both where people look (join_tool()). */
+    int64_t canaries = 0;
+    if (lane != NULL && get(lane, "seen") == at && both) {
+        canaries = get(grown, "canaries");
+        handed += get(grown, "arrived") - get(grown, "unread") + canaries;
+    }
+    int bad = put(sum, "handed", handed) | put(sum, "canaries", get(sum, "canaries") + canaries);
     if (!json_is_true(json_object_get(info, "counts")))
         return bad;
     int64_t received = get(sum, "received"), open = PK_MAX(handed - received, 0);
@@ -420,7 +427,8 @@ static int add_handed(json_t *account, const char *key, json_t *entry)
     /* The agent knows what had been handed on when the readers before ended. */
     if (!shut && live && get(info_of_lane, "ends") > 0) {
         const json_t *last = json_object_get(lane, "last");
-        int64_t since = get(last, "arrived") - get(last, "unread") - get(info_of_lane, "given");
+        int64_t since = get(last, "arrived") - get(last, "unread") + get(last, "canaries") -
+                        get(info_of_lane, "given");
         unconfirmed = PK_MAX(handed - since - (received - get(info, "life")), 0);
     }
     return bad | put(sum, "unconfirmed", PK_MIN(unconfirmed, open));

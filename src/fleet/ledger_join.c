@@ -250,6 +250,7 @@ static json_t *join_lane(struct join *join, const char *key, struct balance *bal
     put(join, row, "ringDropped", PK_MAX(went - arrived, 0));
     put(join, row, "unread", unread);
     put(join, row, "blocked", value(join, key, "blocked"));
+    put(join, row, "canaries", value(join, key, "canaries"));
     put(join, row, "handed", arrived - unread);
     put(join, row, "lost", PK_MAX(went - arrived, 0) + unread);
     join->bad |= json_object_set_new(row, "tools", json_array());
@@ -277,8 +278,9 @@ static void join_tool(struct join *join, const char *key, json_t *lane, struct b
     const json_t *info = json_object_get(json_object_get(join->things, key), "info");
     char where[WHERE_MAX];
     (void)snprintf(where, sizeof(where), "tool %s", full);
-    int64_t of_lane = get(lane, "handed"), handed = value(join, key, "handed");
-    int64_t received = value(join, key, "received"), dropped = value(join, key, "dropped");
+    int64_t canaries = value(join, key, "canaries");
+    int64_t of_lane = get(lane, "handed"), handed = value(join, key, "handed") - canaries;
+    int64_t received = value(join, key, "received") - canaries, dropped = value(join, key, "dropped");
     int64_t unconfirmed = value(join, key, "unconfirmed"), under_way = 0;
     bool counts = json_is_true(json_object_get(info, "counts"));
     if (counts)

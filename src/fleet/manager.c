@@ -242,6 +242,7 @@ static void release(struct pk_manager *manager)
     pk_free(manager->fleets);
     struct pk_view view = { .units = manager->units, .plane = manager->plane };
     pk_view_done(&view);
+    json_decref(manager->canaries_told);
     json_decref(manager->sources);
     pk_free(manager->sources_written);
     pk_map_free(manager->files);
@@ -306,6 +307,8 @@ int pk_manager_start(const struct pk_manager_options *options, struct pk_manager
                             : pk_asprintf("unix:%s/node.sock", options->paths.run_dir);
     manager->options.node_socket = NULL; /* borrowed for the call only */
     int r = manager->files != NULL && manager->node_url != NULL ? 0 : pk_no_memory(err);
+    if (r >= 0)
+        r = pk_canaries_load(manager, err);
     if (r >= 0)
         r = pk_sources_load(manager, err);
     if (r >= 0)

@@ -344,6 +344,7 @@ void *pk_thread_tools(void *arg)
     for (unsigned round = 0;; round++) {
         pk_nsec next = pk_time_monotonic() + TOOLS_INTERVAL;
         ask_all(manager, round % NOTES_EVERY == 0);
+        pk_canaries_tell(manager);
         pk_ledger_tick(manager);
         pk_manager_lock(manager);
         while (!manager->stop && pk_time_monotonic() < next)

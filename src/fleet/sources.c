@@ -43,7 +43,7 @@ static int write_file(struct pk_manager *manager, struct pk_error *err)
         return pk_no_memory(err);
     if (manager->sources_written != NULL && strcmp(manager->sources_written, text) == 0)
         return 0;
-    int r = pk_file_write(path, text, strlen(text), 0644, err);
+    int r = pk_file_write(path, text, strlen(text), 0640, err); /* it has tokens */
     if (r < 0)
         return r;
     pk_free(manager->sources_written);
@@ -123,10 +123,14 @@ int pk_sources_add(struct pk_manager *manager, const struct pk_unit *unit, struc
                                    "group", unit->group, "lane", (json_int_t)unit->lane, "tool",
                                    unit->tool, "package", unit->package, "version", unit->version,
                                    "dir", dir, "logs", logs, "active", 1);
-        if (json_object_set_new(manager->sources, unit->name, source) < 0)
+        char token[PK_CANARY_TOKEN_TEXT];
+        pk_canary_token_text(manager, unit, token);
+        if (json_object_set_new(source, "canary", json_string(token)) < 0 ||
+            json_object_set(manager->sources, unit->name, source) < 0)
             r = pk_no_memory(err);
         else
             r = write_file(manager, err);
+        json_decref(source);
     }
     pk_manager_unlock(manager);
     return r;
@@ -180,7 +184,8 @@ void pk_sources_ensure(struct pk_manager *manager, const struct pk_desired *desi
         struct pk_error err = { 0 };
         pk_manager_lock(manager);
         const json_t *source = json_object_get(manager->sources, unit->name);
-        bool listed = source != NULL && pk_json_bool_or(source, "active", true);
+        bool listed = source != NULL && pk_json_bool_or(source, "active", true) &&
+                      json_object_get(source, "canary") != NULL; /* an earlier version had none */
         pk_manager_unlock(manager);
         if (!listed && pk_sources_add(manager, unit, &err) < 0)
             pk_log_error(PK_LOG_INFO, "fleet", &err, "listing the logs of %s", unit->name);

@@ -149,6 +149,8 @@ static json_t *lane_json(struct report *report, const struct pk_lane_desired *la
     (void)json_object_set_new(json, "health", json_string(health));
     (void)json_object_set_new(json, "why", json_string(why));
     (void)json_object_set(json, "drain", drain != NULL ? drain : json_null());
+    json_t *canary = json_object_get(row, "canary");
+    (void)json_object_set(json, "canary", canary != NULL ? canary : json_null());
     return json;
 }
 

@@ -47,7 +47,7 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
         return pk_no_memory(err);
     agent->paths = *paths;
     agent->started_at = pk_time_now();
-    agent->ioctl_fd = agent->ends_fd = -1;
+    agent->ioctl_fd = agent->ends_fd = agent->canary_fd = -1;
     int sys = pthread_mutex_init(&agent->lock, NULL);
     if (sys != 0)
         return pk_fail_errno(err, sys, "cannot make a lock");
@@ -79,6 +79,8 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
         r = pk_prober_start(pk_broker_probe_token(agent->broker), &agent->prober, err);
     if (r == 0)
         r = pk_shunts_new(agent->broker, paths, &agent->shunts, err);
+    if (r == 0)
+        r = pk_canary_socket(&agent->canary_fd, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < agent->plane.lane_count; i++)
@@ -104,6 +106,7 @@ void pk_agent_close(struct pk_agent *agent)
     pk_nl_close(agent->nl);
     pk_close_p(&agent->ioctl_fd);
     pk_close_p(&agent->ends_fd);
+    pk_close_p(&agent->canary_fd);
     (void)pthread_mutex_destroy(&agent->lock);
     pk_free(agent);
 }
@@ -403,7 +406,8 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     }
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->hash == group->hash && old->drain == group->drain &&
-        old->rebalance == group->rebalance && old->priority == group->priority &&
+        old->rebalance == group->rebalance && old->canary == group->canary &&
+        old->priority == group->priority &&
         strcmp(old->tenant, group->tenant) == 0 &&
         pk_shunt_spec_equal(&old->shunt, &group->shunt) &&
         memcmp(&old->overload, &group->overload, sizeof group->overload) == 0 &&

@@ -166,6 +166,20 @@ static int put_report(void *arg, struct pk_http_request *request, struct pk_erro
     return r < 0 ? r : reply(request, json_object(), err);
 }
 
+static int put_canary(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_error own = { 0 };
+    err = err != NULL ? err : &own;
+    PK_JSON body = NULL;
+    PK_CLEANUP(pk_free_p) char *key = lane_key(request, err);
+    if (key == NULL)
+        return err->code;
+    int r = pk_http_body_json(request, &body, err);
+    if (r == 0)
+        r = pk_agent_canary_lane(arg, key, body, err);
+    return r < 0 ? r : reply(request, json_object(), err);
+}
+
 static int put_group(void *arg, struct pk_http_request *request, struct pk_error *err)
 {
     PK_JSON body = NULL;
@@ -306,6 +320,7 @@ static const struct pk_http_route routes[] = {
     { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}/drain", put_drain, 0 },
     { "DELETE", "/v1/fleets/{fleet}/lanes/{group}/{index}/drain", delete_drain, 0 },
     { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}/report", put_report, 0 },
+    { "PUT", "/v1/fleets/{fleet}/lanes/{group}/{index}/canary", put_canary, 0 },
     { "PUT", "/v1/fleets/{fleet}/groups/{group}", put_group, 0 },
     { "DELETE", "/v1/fleets/{fleet}/groups/{group}", delete_group, 0 },
     { "PUT", "/v1/fleets/{fleet}/taps/{tap}", put_tap, 0 },

@@ -137,8 +137,8 @@ static void note_end(struct pk_agent *agent, struct pk_lane *lane)
     struct pk_broker_lane_count count;
     lane->ends++;
     if (pk_broker_lane_count(agent->broker, lane->key, &count, NULL) == 0)
-        lane->given = count.arrived - PK_MIN(count.arrived, count.unread);
-    lane->told = lane->lost = 0;
+        lane->given = count.arrived - PK_MIN(count.arrived, count.unread) + count.canaries;
+    lane->told = lane->lost = lane->canary.told = 0;
 }
 
 void pk_lane_adopt(struct pk_agent *agent, struct pk_lane *lane)

@@ -27,7 +27,7 @@
 
 const char *pk_health_name(enum pk_health health)
 {
-    static const char *const names[] = { "dead", "stalled", "slow", "healthy" };
+    static const char *const names[] = { "dead", "stalled", "silent", "slow", "healthy" };
     return names[health];
 }
 
@@ -151,5 +151,11 @@ bool pk_health_judge(struct pk_health_state *state, const struct pk_health_look 
         (state->lossless_since == 0 || look->now - state->lossless_since < LOSSLESS_FOR);
     if (recovers)
         return false;
+    /* Said after "slow": what is lost on the way cannot come back. */
+    if (look->silent)
+        return set(state, PK_HEALTH_SILENT, "%s",
+                   look->told_since
+                       ? "its tool reads packets, but its log does not come back: no canary for 3 intervals"
+                       : "canaries do not come back in its tool's log, for 3 intervals");
     return set(state, PK_HEALTH_HEALTHY, "%s", "");
 }

@@ -49,6 +49,7 @@ char pk_reader_look(pid_t pid, uint64_t *ret_ticks);
 enum pk_health {
     PK_HEALTH_DEAD,    /* nobody reads it */
     PK_HEALTH_STALLED, /* its tool is there and does not read */
+    PK_HEALTH_SILENT,  /* its tool reads, and what it writes does not come back */
     PK_HEALTH_SLOW,    /* it loses packets */
     PK_HEALTH_HEALTHY
 };
@@ -63,11 +64,13 @@ struct pk_health_look {
     uint64_t ticks;         /* CPU time of all its readers */
     uint64_t sent, arrived; /* packets */
     uint64_t lost;          /* that its sockets or tools say they lost */
+    bool silent;            /* canaries do not come back */
+    bool told_since;        /* the tools took packets after the last that did */
     uint64_t told;          /* packets that the tools say they took; 0 = they do not say */
 };
 struct pk_health_state {
     enum pk_health health;
-    char why[96]; /* "" when healthy */
+    char why[120]; /* "" when healthy */
     /* not for others */
     pk_nsec stopped_since, ticked_at, lossy_since, lossless_since, stalled_since, told_at,
         untold_at;

@@ -15,6 +15,7 @@
 #include "base/paths.h"
 #include "broker/broker.h"
 #include "broker/inline.h"
+#include "node/canary.h"
 #include "node/health.h"
 #include "node/level.h"
 #include "node/nic.h"
@@ -213,6 +214,7 @@ struct pk_lane {
     } overload;          /* what the last look saw */
     uint64_t told, lost; /* what the tools said last (PUT .../report) */
     pk_nsec told_at;     /* monotonic */
+    struct pk_lane_canary canary;
     char detail[200];
 };
 
@@ -227,6 +229,7 @@ struct pk_group {
     struct pk_overload_spec overload;
     pk_nsec drain; /* how long flows may stay where their slot was; 0 = not at all */
     bool rebalance;
+    pk_nsec canary; /* from one to the next in each lane; 0 = none */
     /* what there is */
     bool working;
     bool ruled;         /* its rule of shunts is in force */

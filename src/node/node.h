@@ -27,11 +27,13 @@
  *     a lane that an interface feeds has "device", and that interface's counters
  *     a tap also has "nic": what its interface lost, as of loss.h
  *     dropped of a lane = unread + ringDropped; detail is "" where all is well
- *     more of a lane: "health":"healthy|slow|stalled|dead","why","drain":null|{"leaving" (it is to be
+ *     more of a lane: "health":"healthy|slow|silent|stalled|dead","why","drain":null|{"leaving" (it is to be
  *     without slots), "state":"draining|drained",
- *     "slots","flows","leftMs"} (slots that drain from it, flows alive in them), "ends" and "given": how
+ *     "slots","flows","leftMs"} (slots that drain from it, flows alive in them), "canary":{"state":
+ *     "off|waiting|back|silent","sent","seen","lastSeen","delayMs"}, "canaries": packets of those that its
+ *     tools were given, which no other counter has; "ends" and "given": how
  *     often its last reader ended since the agent started, and what its tools had been given by then
- *     more of a group: "options" has "drain" and "rebalance" where they differ from 30 s and "auto", "balance":{"state":"off|even|measuring|elephant",
+ *     more of a group: "options" has "drain", "rebalance" and "canary" where they differ from 30 s, "auto" and 30 s, "balance":{"state":"off|even|measuring|elephant",
  *     "unevenness" (the hottest lane's load over the mean),"moved" (slots),"detail"}
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}   {"mtu":N}   0 = as large as its group's taps need
  *     {"netns":"/run/netns/..","interface":"tap0"}
@@ -44,8 +46,10 @@
  *     long from now, 0 ends it; DELETE: they come back the same way
  * PUT /v1/fleets/{fleet}/lanes/{group}/{index}/report   {"packets","dropped"}: what its tools say of
  *     themselves since they started, for the lane's health
+ * PUT /v1/fleets/{fleet}/lanes/{group}/{index}/canary   {"token":"32 hex digits","seen":[NUMBER..],
+ *     "delayMs":N}: canaries (base/canary.h) are wanted in the lane for 15 s from now; those came back last
  * PUT /v1/fleets/{fleet}/groups/{group}   {"lanes":[{"index":0,"weight":1}],"hash":"outer|flow|addresses",
- *     "tenant":"lab","priority":100,"drain":{"deadlineMs":30000},"rebalance":"auto|off"}   not-found while a lane is not there
+ *     "tenant":"lab","priority":100,"drain":{"deadlineMs":30000},"rebalance":"auto|off","canary":{"everyMs":30000}}   not-found while a lane is not there
  *     tenant: whose packets the taps give it, and its priority (1 to 1000; lower ones are shed first);
  *     "shunt":{"after":BYTES,"ports":[..],"idleSeconds":60}: flows of which it sees no more;
  *     "overload":{"shunt":false,"shed":false}: what is done while its lanes lose packets

@@ -399,11 +399,28 @@ static int parse_slots(const json_t *body, uint64_t *ret_drain_ms, bool *ret_reb
     return pk_hint(err, "\"off\" leaves each slot with the lane that the shares give it");
 }
 
+/* {"everyMs":30000}, 0 = none are sent; NULL = as usual. */
+static int parse_canary(const json_t *canary, uint64_t *ret_ms, struct pk_error *err)
+{
+    static const char *const keys[] = { "everyMs" };
+    if (canary == NULL)
+        return 0;
+    int r = pk_check_keys("group: canary", canary, keys, PK_ARRAY_SIZE(keys), err);
+    if (r == 0)
+        r = pk_check_uint("group: canary", canary, "everyMs", 0, PK_CANARY_MAX_MS,
+                          PK_CANARY_DEFAULT_MS, ret_ms, err);
+    if (r < 0 || *ret_ms == 0 || *ret_ms >= PK_CANARY_MIN_MS)
+        return r;
+    return pk_fail(err, PK_E_INVALID, "group: canary: 'everyMs' must be 0 or at least %u",
+                   PK_CANARY_MIN_MS);
+}
+
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                    struct pk_group **ret_group, struct pk_error *err)
 {
     static const char *const keys[] = { "lanes", "hash",     "tenant", "priority",
-                                        "shunt", "overload", "drain",  "rebalance" };
+                                        "shunt", "overload", "drain",  "rebalance",
+                                        "canary" };
     static const char *const lane_keys[] = { "index", "weight" };
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
@@ -464,6 +481,9 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
         r = pk_overload_parse(json_object_get(body, "overload"), &overload, err);
     uint64_t drain_ms = DRAIN_INIT_MS;
     bool rebalance = true;
+    uint64_t canary_ms = PK_CANARY_DEFAULT_MS;
+    if (r == 0)
+        r = parse_canary(json_object_get(body, "canary"), &canary_ms, err);
     if (r == 0)
         r = parse_slots(body, &drain_ms, &rebalance, err);
     PK_CLEANUP(pk_group_free_p) struct pk_group *group = NULL;
@@ -479,6 +499,7 @@ int pk_group_parse(const char *fleet, const char *name, const json_t *body,
     group->priority = (unsigned)priority;
     group->drain = (pk_nsec)drain_ms * PK_NSEC_PER_MS;
     group->rebalance = rebalance;
+    group->canary = (pk_nsec)canary_ms * PK_NSEC_PER_MS;
     if (group->tenant == NULL)
         return pk_no_memory(err);
     *ret_group = PK_TAKE(group);
@@ -804,6 +825,11 @@ static json_t *tap_to_json(const struct pk_tap *tap)
     return json;
 }
 
+static json_t *canary_to_json(pk_nsec every)
+{
+    return json_pack("{s:I}", "everyMs", (json_int_t)(every / PK_NSEC_PER_MS));
+}
+
 json_t *pk_node_plane_to_json(const struct pk_plane *plane)
 {
     json_t *lanes = json_array(), *groups = json_array(), *taps = json_array();
@@ -823,7 +849,7 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
         const struct pk_group *group = plane->groups[i];
         bad |= json_array_append_new(
             groups,
-            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*,s:{s:I},s:s}}", "fleet",
+            json_pack("{s:s,s:s,s:{s:o,s:s*,s:s*,s:o*,s:o*,s:o*,s:{s:I},s:s,s:o*}}", "fleet",
                       group->fleet, "name", group->name, "spec", "lanes", shares_to_json(group),
                       "hash", group->hash != PK_HASH_OUTER ? pk_hash_mode_name(group->hash) : NULL,
                       "tenant", group->tenant[0] != '\0' ? group->tenant : NULL, "priority",
@@ -831,7 +857,10 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
                       "shunt", pk_shunt_spec_to_json(&group->shunt), "overload",
                       pk_overload_to_json(&group->overload), "drain", "deadlineMs",
                       (json_int_t)(group->drain / PK_NSEC_PER_MS), "rebalance",
-                      group->rebalance ? "auto" : "off"));
+                      group->rebalance ? "auto" : "off", "canary",
+                      group->canary != PK_CANARY_DEFAULT_MS * PK_NSEC_PER_MS
+                          ? canary_to_json(group->canary)
+                          : NULL));
     }
     for (size_t i = 0; i < plane->tap_count; i++)
         bad |= json_array_append_new(taps, tap_to_json(plane->taps[i]));

@@ -99,6 +99,10 @@ void pk_group_describe(const struct pk_group *group, json_t *row)
         (void)json_object_set_new(options, "drain", json_pack("{s:I}", "deadlineMs", deadline));
     if (!group->rebalance)
         (void)json_object_set_new(options, "rebalance", json_string("off"));
+    if (group->canary != PK_CANARY_DEFAULT_MS * PK_NSEC_PER_MS)
+        (void)json_object_set_new(
+            options, "canary",
+            json_pack("{s:I}", "everyMs", (json_int_t)(group->canary / PK_NSEC_PER_MS)));
     (void)json_object_set_new(row, "balance",
                               json_pack("{s:s,s:f,s:I,s:s}", "state", level_name(level->state),
                                         "unevenness", level->unevenness, "moved",
@@ -120,6 +124,7 @@ void pk_lane_describe(const struct pk_agent *agent, const struct pk_lane *lane, 
     (void)json_object_set_new(row, "drained", json_boolean(lane->drained));
     (void)json_object_set_new(row, "drain", drain);
     (void)json_object_set_new(row, "ends", json_integer((json_int_t)lane->ends));
+    (void)json_object_set_new(row, "canary", pk_lane_canary_json(agent, lane));
     (void)json_object_set_new(row, "given", json_integer((json_int_t)lane->given));
 }
 
@@ -152,6 +157,8 @@ void pk_agent_look_at_lane(struct pk_agent *agent, struct pk_lane *lane)
         (void)pk_broker_lane_count(agent->broker, lane->key, &count, NULL);
         look_at_readers(lane, &look);
     }
+    look.silent = lane->canary.watch.silent;
+    look.told_since = lane->told > lane->canary.told;
     look.sent = count.sent;
     look.arrived = count.arrived;
     enum pk_health before = lane->health.health;
@@ -234,6 +241,7 @@ void pk_agent_look_at_lanes(struct pk_agent *agent)
     pk_nsec now = pk_time_monotonic();
     for (size_t i = 0; i < agent->plane.lane_count; i++) {
         struct pk_lane *lane = agent->plane.lanes[i];
+        pk_lane_canary_look(agent, lane, now);
         pk_agent_look_at_lane(agent, lane);
         if (lane->lease != 0 && now >= lane->lease)
             end_lease(agent, lane);

@@ -428,7 +428,7 @@ static bool same_option(const json_t *want, const json_t *have, const char *key)
 static char *option_change(const struct pk_group_desired *want,
                            const struct pk_observed_group *have)
 {
-    static const char *const options[] = { "shunt", "overload", "drain", "rebalance" };
+    static const char *const options[] = { "shunt", "overload", "drain", "rebalance", "canary" };
     for (size_t i = 0; i < PK_ARRAY_SIZE(options); i++)
         if (!same_option(want->options, have->options, options[i]))
             return pk_asprintf("settings of %s changed", options[i]);

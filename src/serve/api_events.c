@@ -218,3 +218,13 @@ int pk_api_ingest(void *arg, struct pk_http_request *request, struct pk_error *e
     int r = pk_events_ingest(serve->events, data, len, &reply, err);
     return r < 0 ? r : pk_http_reply_json_take(request, 200, reply);
 }
+
+int pk_api_ingest_canaries(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct pk_serve *serve = arg;
+    PK_JSON body = NULL;
+    int r = pk_http_body_json(request, &body, err);
+    if (r >= 0)
+        r = pk_manager_canaries(serve->manager, body, err);
+    return r < 0 ? r : pk_http_reply_json_take(request, 200, json_object());
+}

@@ -79,7 +79,7 @@ pk_serve_handler pk_api_node, pk_api_plane, pk_api_replay_start, pk_api_replay_g
     pk_api_replay_stop, pk_api_lane_drain, pk_api_lane_restore;
 pk_serve_handler pk_api_shunts_add, pk_api_shunts_remove, pk_api_shunts_list, pk_api_shunts_stats;
 pk_serve_handler pk_api_events, pk_api_events_count, pk_api_events_follow, pk_api_events_stats,
-    pk_api_ingest_sources, pk_api_ingest;
+    pk_api_ingest_sources, pk_api_ingest, pk_api_ingest_canaries;
 pk_serve_handler pk_api_tokens, pk_api_token_create, pk_api_token_revoke;
 
 #endif

@@ -35,6 +35,7 @@ static const struct pk_http_route routes[] = {
     { "GET",    "/v1/events/stats",                               pk_api_events_stats, 0 },
     { "GET",    "/v1/ingest",                                     pk_api_ingest_sources, 0 },
     { "POST",   "/v1/ingest",                                     pk_api_ingest, 0 },
+    { "POST",   "/v1/ingest/canaries",                            pk_api_ingest_canaries, 0 },
     { "GET",    "/v1/tokens",                                     pk_api_tokens, 0 },
     { "POST",   "/v1/tokens",                                     pk_api_token_create, 0 },
     { "DELETE", "/v1/tokens/{name}",                              pk_api_token_revoke, 0 },

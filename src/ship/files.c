@@ -70,11 +70,15 @@ static int write_meta(const struct pk_ship *ship, const struct pk_ship_file *fil
                       struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *path = hold_path(ship, file, ".json");
-    PK_JSON meta = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:b}", "path",
+    char token[PK_CANARY_TOKEN_TEXT] = "";
+    if (file->has_canary)
+        pk_canary_token_print(&file->canary, token);
+    PK_JSON meta = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:b, s:s}", "path",
                              file->path, "fleet", file->fleet, "group", file->group, "tool",
                              file->tool, "lane", (json_int_t)file->lane, "format",
                              file->format == PK_LOG_EVE ? "eve" : "zeek-json", "type", file->type,
-                             "id", file->id, "epoch", (json_int_t)file->epoch, "done", file->done);
+                             "id", file->id, "epoch", (json_int_t)file->epoch, "done", file->done, "canary",
+                             token);
     PK_CLEANUP(pk_free_p) char *text = meta != NULL ? pk_json_compact(meta) : NULL;
 
     if (path == NULL || text == NULL)
@@ -182,6 +186,8 @@ static int load_one(struct pk_ship *ship, const char *key, struct pk_error *err)
     file->tool = pk_strdup(pk_json_string_or(meta, "tool", ""));
     file->lane = (uint64_t)pk_json_int_or(meta, "lane", 0);
     file->epoch = (uint64_t)pk_json_int_or(meta, "epoch", 0);
+    file->has_canary =
+        pk_canary_token_parse(pk_json_string_or(meta, "canary", ""), &file->canary);
     file->format = strcmp(pk_json_string_or(meta, "format", "eve"), "eve") == 0 ? PK_LOG_EVE
                                                                                 : PK_LOG_ZEEK_JSON;
     (void)snprintf(file->type, sizeof(file->type), "%s", pk_json_string_or(meta, "type", ""));
@@ -274,6 +280,8 @@ static int discover(struct pk_ship *ship, const json_t *source, const char *dir,
                      ? (uint64_t)json_integer_value(lane)
                      : 0;
     file->format = format;
+    file->has_canary =
+        pk_canary_token_parse(pk_json_string_or(source, "canary", ""), &file->canary);
     if (file->path == NULL || file->fleet == NULL || file->group == NULL || file->tool == NULL)
         return pk_fail(err, PK_E_NOMEM, "out of memory");
     set_type(file);
@@ -312,6 +320,9 @@ static int scan_dir(struct pk_ship *ship, const json_t *source, const char *dir,
                 continue;
             }
         }
+        if (!file->has_canary) /* listed by an earlier version */
+            file->has_canary =
+                pk_canary_token_parse(pk_json_string_or(source, "canary", ""), &file->canary);
         const char *slash = strrchr(file->path, '/');
         if (slash == NULL || strcmp(slash + 1, entry->d_name) != 0) { /* renamed */
             char *path = pk_asprintf("%s/%s", dir, entry->d_name);

@@ -24,6 +24,8 @@
 #define ASK_EVERY    PK_NSEC_PER_SEC
 #define IDLE_MS      50u
 #define BACKOFF_MAX  2000u
+#define CANARIES_EVERY (2 * PK_NSEC_PER_SEC)
+#define CANARIES_MAX   1024u /* waiting to be told; the newest count */
 #define TYPICAL_LINE 500u /* bytes, to tell how many events a gap may have held */
 
 int pk_ship_new(const struct pk_ship_options *options, struct pk_ship **ret_ship,
@@ -41,7 +43,9 @@ int pk_ship_new(const struct pk_ship_options *options, struct pk_ship **ret_ship
     ship->dir = pk_strdup(options->dir);
     ship->hold = pk_asprintf("%s/hold", options->dir);
     ship->chunk = pk_zalloc(PK_LINE_MAX + 1);
-    if (ship->dir == NULL || ship->hold == NULL || ship->chunk == NULL)
+    ship->canaries = json_array();
+    ship->host = pk_event_column("host");
+    if (ship->canaries == NULL || ship->dir == NULL || ship->hold == NULL || ship->chunk == NULL)
         return pk_no_memory(err);
     /* Breaking a lease that we hold for an instant must not kill us. */
     (void)signal(SIGIO, SIG_IGN);
@@ -66,6 +70,7 @@ void pk_ship_free(struct pk_ship *ship)
     pk_buf_done(&ship->batch);
     json_decref(ship->source_list);
     json_decref(ship->known);
+    json_decref(ship->canaries);
     pk_free(ship->chunk);
     pk_free(ship->dir);
     pk_free(ship->hold);
@@ -152,13 +157,58 @@ static int begin_batch(struct pk_ship *ship, const struct pk_ship_file *file, ui
 
 /* ---- reading ---- */
 
-static int add_line(struct pk_ship *ship, const struct pk_ship_file *file, pk_nsec now,
+/* It may be lost on the way to the server, which then waits for the next. */
+static void note_canary(struct pk_ship *ship, struct pk_ship_file *file, uint64_t number,
+                        pk_nsec now)
+{
+    int64_t delay = now / PK_NSEC_PER_MS - (int64_t)number;
+    if (number == file->canary_number)
+        return;
+    file->canary_number = number;
+    if (json_array_size(ship->canaries) >= CANARIES_MAX)
+        (void)json_array_remove(ship->canaries, 0);
+    (void)json_array_append_new(
+        ship->canaries,
+        json_pack("{s:s, s:s, s:I, s:s, s:I, s:I}", "fleet", file->fleet, "group", file->group,
+                  "lane", (json_int_t)file->lane, "tool", file->tool, "number", (json_int_t)number,
+                  "delayMs", (json_int_t)PK_MAX(delay, 0)));
+}
+
+/* A record of one of the agent's canaries, of whatever kind: nothing for the store. Nearly all
+ * others differ in the first comparison of addresses. */
+static bool take_canary(struct pk_ship *ship, struct pk_ship_file *file,
+                        const struct pk_value *values, pk_nsec now)
+{
+    const struct pk_value *source = &values[PK_EV_SRC_IP], *target = &values[PK_EV_DST_IP];
+    const struct pk_value *host = &values[ship->host];
+    uint64_t number;
+
+    if (!source->set || !target->set || source->ip_len != 4 || target->ip_len != 4 ||
+        !pk_canary_may_be(source->ip, target->ip) || !file->has_canary)
+        return false;
+    const struct pk_canary_flow flow = { .source = source->ip,
+                                         .target = target->ip,
+                                         .source_port = values[PK_EV_SRC_PORT].number,
+                                         .target_port = values[PK_EV_DST_PORT].number };
+    if (!values[PK_EV_SRC_PORT].set || !values[PK_EV_DST_PORT].set ||
+        !pk_canary_is_flow(&file->canary, &flow))
+        return false;
+    if (host->set && pk_canary_is_name(&file->canary, file->group, file->lane, host->text,
+                                       host->len, &number))
+        note_canary(ship, file, number, now);
+    ship->numbers.canaries++;
+    return true;
+}
+
+static int add_line(struct pk_ship *ship, struct pk_ship_file *file, pk_nsec now,
                     const char *line, size_t len, struct pk_error *err)
 {
     struct pk_value values[PK_EVENT_COLUMNS_MAX];
     const char *type = file->format == PK_LOG_ZEEK_JSON ? file->type : NULL;
 
     if (pk_records_parse(ship->records, file->format, type, now, line, len, values)) {
+        if (take_canary(ship, file, values, now))
+            return 0;
         int r = pk_wire_add(&ship->batch, values, err);
         ship->numbers.events += r == 0;
         return r;
@@ -172,7 +222,7 @@ static int add_line(struct pk_ship *ship, const struct pk_ship_file *file, pk_ns
 }
 
 /* Puts the lines of the chunk into the batch; *ret_used: bytes that it then stands for. */
-static int add_lines(struct pk_ship *ship, const struct pk_ship_file *file, size_t len,
+static int add_lines(struct pk_ship *ship, struct pk_ship_file *file, size_t len,
                      size_t *ret_used, struct pk_error *err)
 {
     pk_nsec now = pk_time_now();
@@ -328,6 +378,20 @@ static bool waits_for_seal(const struct pk_ship *ship)
     return false;
 }
 
+/* Also when there are none: it says that the shipper works. */
+static void tell_canaries(struct pk_ship *ship)
+{
+    pk_nsec now = pk_time_monotonic();
+
+    if (ship->sink.canaries == NULL ||
+        (ship->canaries_at != 0 && now - ship->canaries_at < CANARIES_EVERY))
+        return;
+    ship->canaries_at = now;
+    PK_JSON body = json_pack("{s:O}", "canaries", ship->canaries);
+    if (body != NULL && ship->sink.canaries(ship->sink.arg, body, NULL) == 0)
+        (void)json_array_clear(ship->canaries);
+}
+
 int pk_ship_step(struct pk_ship *ship, bool *ret_more, struct pk_error *err)
 {
     pk_nsec now = pk_time_monotonic();
@@ -358,6 +422,8 @@ int pk_ship_step(struct pk_ship *ship, bool *ret_more, struct pk_error *err)
         }
     }
     drop_finished(ship);
+    if (r == 0 && ship->synced)
+        tell_canaries(ship);
     return r;
 }
 
@@ -438,7 +504,25 @@ static int http_deliver(void *arg, const void *data, size_t len, json_t **ret_re
     return http_call(arg, &call, ret_reply, err);
 }
 
+static int http_canaries(void *arg, const json_t *seen, struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *text = pk_json_compact(seen);
+    PK_JSON reply = NULL;
+
+    if (text == NULL)
+        return pk_no_memory(err);
+    const struct pk_http_call call = { .method = "POST",
+                                       .path = "/v1/ingest/canaries",
+                                       .data = text,
+                                       .data_len = strlen(text),
+                                       .content_type = "application/json" };
+    return http_call(arg, &call, &reply, err);
+}
+
 struct pk_ship_sink pk_ship_http_sink(struct pk_http_client *client)
 {
-    return (struct pk_ship_sink){ .sources = http_sources, .deliver = http_deliver, .arg = client };
+    return (struct pk_ship_sink){ .sources = http_sources,
+                                  .deliver = http_deliver,
+                                  .canaries = http_canaries,
+                                  .arg = client };
 }

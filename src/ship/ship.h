@@ -23,6 +23,9 @@ struct pk_ship_sink {
     int (*deliver)(void *arg, const void *data, size_t len, json_t **ret_reply,
                    struct pk_error *err);
     void *arg;
+    /* {"canaries":[{"fleet","group","lane","tool","number","delayMs"}]}: what was read of them (they are
+     * no events), and that the shipper works. NULL = nobody wants to know. */
+    int (*canaries)(void *arg, const json_t *seen, struct pk_error *err);
 };
 /* The server's /v1/ingest; the client is borrowed. */
 struct pk_ship_sink pk_ship_http_sink(struct pk_http_client *client);
@@ -46,6 +49,7 @@ int pk_ship_run(struct pk_ship *ship, atomic_bool *stop, struct pk_error *err);
 
 struct pk_ship_numbers {
     uint64_t events, invalid, bytes, lost_bytes, batches, retries;
+    uint64_t canaries; /* records of canaries, which are not delivered */
     size_t files, pinned;
 };
 struct pk_ship_numbers pk_ship_numbers(const struct pk_ship *ship);

@@ -26,6 +26,8 @@ static json_t *scalar_json(const struct pk_field *field, const struct pk_node *n
             return NULL;
         return json_string(pk_format_bytes(bytes, text, sizeof(text)));
     case PK_FIELD_DURATION:
+        if (field->choices != NULL && strcmp(node->text, field->choices) == 0)
+            return json_string(node->text);
         if (pk_parse_duration(node->text, &span, NULL) < 0)
             return NULL;
         return json_string(pk_format_duration(span, text, sizeof(text)));
@@ -248,7 +250,15 @@ static json_t *row_schema(const struct pk_table *table, size_t row)
         break;
     case PK_FIELD_DURATION:
         (void)set(schema, "type", json_string("string"));
-        (void)set(schema, "pattern", json_string("^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+$"));
+        if (field->choices == NULL) {
+            (void)set(schema, "pattern",
+                      json_string("^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+$"));
+        } else { /* or a word */
+            PK_CLEANUP(pk_free_p)
+            char *pattern = pk_asprintf("^(%s|([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+)$",
+                                        field->choices);
+            (void)set(schema, "pattern", pattern != NULL ? json_string(pattern) : NULL);
+        }
         break;
     case PK_FIELD_CHOICE:
         (void)set(schema, "enum", choice_list(field));

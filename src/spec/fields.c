@@ -140,6 +140,10 @@ char *pk_field_expects(const struct pk_field *field, char *out, size_t size)
     case PK_FIELD_DURATION:
         (void)snprintf(out, size, "a span of time (such as 30d, 12h or 10s)");
         add_range(field, out, size);
+        if (pk_field_choice(field, 0, choice, sizeof(choice)) != NULL) {
+            size_t used = strlen(out);
+            (void)snprintf(out + used, size - used, " or \"%s\"", choice);
+        }
         break;
     case PK_FIELD_CHOICE: {
         size_t used = 0;
@@ -317,7 +321,8 @@ static bool read_number(struct reader *reader, const struct pk_field *field,
     char names[4][CHOICE_MAX];
     const char *words[4];
     unsigned word_count = 0;
-    while (field->type == PK_FIELD_INT && text && word_count < PK_ARRAY_SIZE(words) &&
+    bool has_words = field->type == PK_FIELD_INT || field->type == PK_FIELD_DURATION;
+    while (has_words && text && word_count < PK_ARRAY_SIZE(words) &&
            pk_field_choice(field, word_count, names[word_count], CHOICE_MAX) != NULL) {
         words[word_count] = names[word_count];
         if (strcmp(node->text, names[word_count]) == 0) {

@@ -49,5 +49,9 @@ json_t *pk_group_options(const struct pk_group_spec *group)
             json_pack("{s:I}", "deadlineMs", (json_int_t)(group->drain / PK_NSEC_PER_MS)));
     if (group->rebalance == PK_REBALANCE_OFF)
         bad |= json_object_set_new(json, "rebalance", json_string("off"));
+    if (group->canary != PK_CANARY_DEFAULT_MS * PK_NSEC_PER_MS)
+        bad |= json_object_set_new(
+            json, "canary",
+            json_pack("{s:I}", "everyMs", (json_int_t)(group->canary / PK_NSEC_PER_MS)));
     return bad != 0 ? NULL : PK_TAKE(json);
 }

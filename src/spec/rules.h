@@ -11,6 +11,11 @@
 #define PK_DRAIN_DEFAULT_MS 30000
 #define PK_DRAIN_MAX_MS     3600000
 
+/* Canaries of a lane, from one to the next. */
+#define PK_CANARY_DEFAULT_MS 30000
+#define PK_CANARY_MIN_MS     1000
+#define PK_CANARY_MAX_MS     3600000
+
 struct pk_overload_spec {
     bool shunt, shed;
 };

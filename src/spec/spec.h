@@ -129,6 +129,7 @@ struct pk_group_spec {
     struct pk_overload_spec overload;
     pk_nsec drain; /* how long flows may stay where they are; 0 = not at all */
     enum pk_rebalance_mode rebalance;
+    pk_nsec canary; /* between two; 0 = none are sent */
     struct pk_tool_spec *tools;
     size_t tool_count;
     struct pk_pos pos;

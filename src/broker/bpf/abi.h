@@ -155,6 +155,7 @@ struct pk_lane_counters {
     __u64 bytes;
     __u64 unread;
     __u64 blocked;
+    __u64 canaries; /* of the agent, handed to the tools; in none of the others */
 };
 
 /* Records of the agent, kept in maps so that a new agent finds what the old one did. Programs do
@@ -201,7 +202,7 @@ PK_ASSERT_SIZE(struct pk_group_counters, 1168);
 PK_ASSERT_SIZE(struct pk_tenant_counters, 16);
 PK_ASSERT_SIZE(struct pk_handover, 24);
 PK_ASSERT_SIZE(struct pk_copies, 32);
-PK_ASSERT_SIZE(struct pk_lane_counters, 48);
+PK_ASSERT_SIZE(struct pk_lane_counters, 56);
 PK_ASSERT_SIZE(struct pk_tap_record, 232);
 PK_ASSERT_SIZE(struct pk_tenant_record, 72);
 PK_ASSERT_SIZE(struct pk_group_record, 208);

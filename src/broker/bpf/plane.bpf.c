@@ -17,9 +17,18 @@ const volatile __u64 seed;
 const volatile __u32 tap_id;
 const volatile __u32 group_id;
 const volatile __u32 lane_id;
+const volatile __u64 canary_mark;
 
 #include "broker/bpf/look.h"
 #include "broker/bpf/tap.h"
+
+/* Frames of the agent's own (broker/broker.h, pk_broker_canary_mark()): their first 8 bytes are a
+ * secret of this instance. */
+static __always_inline int pk_is_canary(const struct xdp_md *ctx)
+{
+    const __u64 *mark = (const __u64 *)(long)ctx->data;
+    return (const void *)(mark + 1) <= (const void *)(long)ctx->data_end && *mark == canary_mark;
+}
 
 /* On the lane's inner end. That it is there turns the veth's NAPI on, without which redirected
  * packets vanish unseen; it must not be left to GRO, which would merge packets. */
@@ -31,6 +40,10 @@ int pk_lane_in(struct xdp_md *ctx)
     __u32 *reader = bpf_map_lookup_elem(&pk_readers, &lane);
     if (!count || !reader)
         return XDP_PASS;
+    if (pk_is_canary(ctx)) {
+        count->canaries += *reader != 0;
+        return *reader ? XDP_PASS : XDP_DROP;
+    }
     count->packets++;
     count->bytes += bpf_xdp_get_buff_len(ctx);
     if (*reader)
