@@ -29,6 +29,7 @@ spec:
       taps: [wire]
       filter: not udp port 9999
       lanes: 1
+      canary: off
       tools:
         - package: suricata@7
           memory: 1GiB

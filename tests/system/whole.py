@@ -174,6 +174,7 @@ spec:
     - name: analysis
       taps: [wire]
       lanes: {lanes}
+      canary: off
       tools:
         - package: suricata@7
           memory: 1GiB
