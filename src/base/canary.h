@@ -33,9 +33,9 @@ bool pk_canary_token_parse(const char *text, struct pk_canary_token *ret_token);
  * took, and never comes twice. */
 struct pk_canary {
     uint64_t number;
-    uint8_t client[4], server[4]; /* of 192.0.2.0/24 and 198.51.100.0/24 */
-    uint16_t port;                /* the client's */
-    uint16_t id;                  /* of the DNS messages */
+    uint8_t client[4], server[4];  /* of 192.0.2.0/24 and 198.51.100.0/24 */
+    uint16_t port;                 /* the client's */
+    uint16_t id;                   /* of the DNS messages */
     char name[PK_CANARY_NAME_MAX]; /* "pk-<32 hex digits>-<lane>-<number>.<group>.invalid" */
 };
 void pk_canary_make(const struct pk_canary_token *token, const char *group, uint64_t lane,

@@ -62,9 +62,10 @@ struct pk_broker_lane_count {
 int pk_broker_lane_count(struct pk_broker *broker, const char *key,
                          struct pk_broker_lane_count *ret_count, struct pk_error *err);
 
-/* The first 8 bytes of frames that the agent itself puts into a lane: sent to its outer end, they get
- * to the tools that read the lane and are counted as canaries, not as packets. Two locally
- * administered addresses' bytes, the rest of them a secret of the instance, as they lie in memory. */
+/* The first 8 bytes of frames that the agent itself puts into a lane: sent to its outer end, they
+ * get to the tools that read the lane and are counted as canaries, not as packets. Two locally
+ * administered addresses' bytes, the rest of them a secret of the instance, as they lie in memory.
+ */
 uint64_t pk_broker_canary_mark(const struct pk_broker *broker);
 
 /* A lane that is not in has its slots with the other lanes; it gets the same ones back. */

@@ -240,8 +240,8 @@ int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_e
 
 uint64_t pk_broker_canary_mark(const struct pk_broker *broker)
 {
-    /* splitmix64 (Vigna, public domain), two steps from the seed: a tool that is shown frames of one
-     * kind of ours does not learn of the other, nor of the seed. */
+    /* splitmix64 (Vigna, public domain), two steps from the seed: a tool that is shown frames of
+     * one kind of ours does not learn of the other, nor of the seed. */
     uint64_t x = broker->seed + 2 * 0x9e3779b97f4a7c15u, mark;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
     x = (x ^ x >> 27) * 0x94d049bb133111ebu;

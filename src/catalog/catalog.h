@@ -50,8 +50,9 @@ struct pk_package_version {
     enum pk_probe_kind probe;
     char *probe_socket; /* relative to run_dir: "suricata-command.socket" */
     enum pk_canary_event canary;
-    char *canary_value; /* of the values, which must be true for that: "eve.dns.enabled"; "" = none */
-    char *reload;       /* "" or how values that need no restart are taken (later) */
+    char *
+        canary_value; /* of the values, which must be true for that: "eve.dns.enabled"; "" = none */
+    char *reload;     /* "" or how values that need no restart are taken (later) */
     unsigned stop_timeout_ms;
     unsigned pids_max, nofile;
     uint64_t tmpfs_bytes;

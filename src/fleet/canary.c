@@ -190,10 +190,9 @@ static void tell(struct pk_manager *manager, const json_t *word)
     if (group == NULL || group == lane)
         return;
     /* The agent's own trouble is told elsewhere; it is told again soon. */
-    if (pk_fleet_agent_call(manager, AGENT_TIMEOUT_MS, "PUT",
-                            json_incref(json_object_get(word, "body")), NULL, NULL,
-                            "/v1/fleets/%.*s/lanes/%s/canary", (int)(group - key), key,
-                            group + 1) < 0)
+    if (pk_fleet_agent_call(
+            manager, AGENT_TIMEOUT_MS, "PUT", json_incref(json_object_get(word, "body")), NULL,
+            NULL, "/v1/fleets/%.*s/lanes/%s/canary", (int)(group - key), key, group + 1) < 0)
         (void)json_object_del(manager->canaries_told, key);
 }
 

@@ -78,8 +78,8 @@ int pk_manager_history(struct pk_manager *manager, const char *fleet, uint64_t b
 int pk_manager_revision(struct pk_manager *manager, const char *fleet, uint64_t number,
                         json_t **ret_revision, struct pk_error *err);
 /* From the shipper: canaries that it has read in tools' logs, {"canaries":[{"fleet","group","lane",
- * "tool","number","delayMs"}]}. Twice the same is once; what belongs to no tool is left out. That it
- * is called each few seconds tells that the shipper works. */
+ * "tool","number","delayMs"}]}. Twice the same is once; what belongs to no tool is left out. That
+ * it is called each few seconds tells that the shipper works. */
 int pk_manager_canaries(struct pk_manager *manager, const json_t *seen, struct pk_error *err);
 /* Last lines that a unit wrote ("analysis/0/suricata"). */
 int pk_manager_logs(struct pk_manager *manager, const char *fleet, const char *unit, unsigned lines,

@@ -123,7 +123,8 @@ struct pk_manager {
     pthread_mutex_t files_lock;
     uint8_t canary_key[PK_CANARY_KEY_SIZE]; /* constant once loaded */
     pk_nsec shipper_at; /* monotonic: the shipper spoke of canaries; 0 = never */
-    json_t *canaries_told; /* lane -> when and what the agent was told; of the thread of the tools */
+    json_t
+        *canaries_told;   /* lane -> when and what the agent was told; of the thread of the tools */
     struct pk_map *files; /* path -> hash by the file's signature */
 };
 

@@ -410,8 +410,8 @@ static int add_handed(json_t *account, const char *key, json_t *entry)
     const json_t *info_of_lane = json_object_get(lane, "info");
     int64_t handed = get(sum, "handed");
     bool both = get(entry, "anew") != at || get(lane, "anew") == at;
-    /* The agent's canaries are nobody's packets, but the tool counts them among its own: so here they
-     * are on both sides, and are taken out of both where people look (join_tool()). */
+    /* The agent's canaries are nobody's packets, but the tool counts them among its own: so here
+     * they are on both sides, and are taken out of both where people look (join_tool()). */
     int64_t canaries = 0;
     if (lane != NULL && get(lane, "seen") == at && both) {
         canaries = get(grown, "canaries");

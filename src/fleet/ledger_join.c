@@ -280,7 +280,8 @@ static void join_tool(struct join *join, const char *key, json_t *lane, struct b
     (void)snprintf(where, sizeof(where), "tool %s", full);
     int64_t canaries = value(join, key, "canaries");
     int64_t of_lane = get(lane, "handed"), handed = value(join, key, "handed") - canaries;
-    int64_t received = value(join, key, "received") - canaries, dropped = value(join, key, "dropped");
+    int64_t received = value(join, key, "received") - canaries,
+            dropped = value(join, key, "dropped");
     int64_t unconfirmed = value(join, key, "unconfirmed"), under_way = 0;
     bool counts = json_is_true(json_object_get(info, "counts"));
     if (counts)

@@ -407,8 +407,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
     struct pk_group *old = pk_node_plane_group(&agent->plane, group->fleet, group->name);
     if (old != NULL && old->working && old->hash == group->hash && old->drain == group->drain &&
         old->rebalance == group->rebalance && old->canary == group->canary &&
-        old->priority == group->priority &&
-        strcmp(old->tenant, group->tenant) == 0 &&
+        old->priority == group->priority && strcmp(old->tenant, group->tenant) == 0 &&
         pk_shunt_spec_equal(&old->shunt, &group->shunt) &&
         memcmp(&old->overload, &group->overload, sizeof group->overload) == 0 &&
         old->share_count == group->share_count &&

@@ -26,7 +26,7 @@ struct pk_agent {
     uint64_t sweeps;
     int ends_fd; /* an epoll: readable when a process that reads a lane has ended */
     pk_nsec second_at;
-    int canary_fd; /* to send by */
+    int canary_fd;   /* to send by */
     uint64_t cpu[2]; /* of pk_overload_cpu() */
 };
 

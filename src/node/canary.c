@@ -154,7 +154,8 @@ void pk_canary_judge(struct pk_canary_watch *watch, pk_nsec now, pk_nsec every)
         missed++;
         since = watch->last[at].at;
     }
-    bool missing = missed >= PK_CANARY_MISSED && now - since >= PK_CANARY_MISSED * every;
+    pk_nsec patience = PK_MAX(PK_CANARY_MISSED * every, PK_CANARY_PATIENCE);
+    bool missing = missed >= PK_CANARY_MISSED && now - since >= patience;
     if (missing) {
         watch->silent = true;
         watch->again = 0;
@@ -239,9 +240,9 @@ int pk_agent_canary_lane(struct pk_agent *agent, const char *key, const json_t *
         return r;
     if (!pk_canary_token_parse(pk_json_string_or(body, "token", ""), &token))
         return pk_fail(err, PK_E_INVALID, "canary: 'token' must be 32 hexadecimal digits");
-    if (seen != NULL && (!json_is_array(seen) || json_array_size(seen) > PK_CANARY_REMEMBERED))
+    if (seen != NULL && (!json_is_array(seen) || json_array_size(seen) > PK_CANARY_TOLD_MAX))
         return pk_fail(err, PK_E_INVALID, "canary: 'seen' must be a list of at most %u numbers",
-                       PK_CANARY_REMEMBERED);
+                       PK_CANARY_TOLD_MAX);
     (void)pthread_mutex_lock(&agent->lock);
     struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
     if (lane != NULL) {
@@ -281,12 +282,10 @@ json_t *pk_lane_canary_json(const struct pk_agent *agent, const struct pk_lane *
         state = "silent";
     else if (watch->back > 0)
         state = "back";
-    return json_pack("{s:s,s:I,s:I,s:o,s:o}", "state", state, "sent", (json_int_t)watch->sent,
-                     "seen", (json_int_t)watch->back, "lastSeen",
-                     watch->back_at != 0
-                         ? json_string(pk_time_format(watch->back_at, 3, text, sizeof(text)))
-                         : json_null(),
-                     "delayMs",
-                     watch->back_at != 0 ? json_integer(watch->delay / PK_NSEC_PER_MS)
-                                         : json_null());
+    return json_pack(
+        "{s:s,s:I,s:I,s:o,s:o}", "state", state, "sent", (json_int_t)watch->sent, "seen",
+        (json_int_t)watch->back, "lastSeen",
+        watch->back_at != 0 ? json_string(pk_time_format(watch->back_at, 3, text, sizeof(text)))
+                            : json_null(),
+        "delayMs", watch->back_at != 0 ? json_integer(watch->delay / PK_NSEC_PER_MS) : json_null());
 }

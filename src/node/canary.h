@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Canaries of a lane (base/canary.h): sent into it while serve says that the lane's tools write them
- * into their logs, and watched for. What did not come back says that the way from the tool to the
- * store is cut, whatever the tool itself counts.
+ * Canaries of a lane (base/canary.h): sent into it while serve says that the lane's tools write
+ * them into their logs, and watched for. What did not come back says that the way from the tool to
+ * the store is cut, whatever the tool itself counts.
  */
 #ifndef PICKET_NODE_CANARY_H
 #define PICKET_NODE_CANARY_H
@@ -23,9 +23,12 @@ size_t pk_canary_frame(const struct pk_canary *canary, uint64_t mark, bool answe
 
 /* ---- what is expected back: pure ---- */
 
-#define PK_CANARY_REMEMBERED 16u
-#define PK_CANARY_MISSED     3u /* so many in a row, for so many intervals: the log is silent */
-#define PK_CANARY_AGAIN      2u /* so many must come back until it is not */
+#define PK_CANARY_REMEMBERED 64u
+#define PK_CANARY_TOLD_MAX   16u /* numbers in one call */
+#define PK_CANARY_MISSED     3u  /* so many in a row, for so many intervals: the log is silent */
+/* ... and for so long at least: by then a shipper or a serve that is away is known to be. */
+#define PK_CANARY_PATIENCE (30 * PK_NSEC_PER_SEC)
+#define PK_CANARY_AGAIN    2u /* so many must come back until it is not */
 
 struct pk_canary_watch {
     uint64_t sent, back; /* since the lane was made or the agent started */
@@ -39,8 +42,8 @@ struct pk_canary_watch {
         bool back;
     } last[PK_CANARY_REMEMBERED]; /* a ring, by sent */
     uint64_t number;              /* of the newest */
-    uint64_t first;               /* the first that counts: since the tool reads, or the lane is told of */
-    unsigned again;               /* came back since it is silent */
+    uint64_t first; /* the first that counts: since the tool reads, or the lane is told of */
+    unsigned again; /* came back since it is silent */
 };
 /* Its number, from the wall clock. */
 uint64_t pk_canary_next(const struct pk_canary_watch *watch, pk_nsec wall);
@@ -65,8 +68,8 @@ struct pk_lane_canary {
     struct pk_canary_watch watch;
 };
 
-/* {"token":"32 hex digits","seen":[NUMBER..],"delayMs":N}: serve wants canaries in the lane, for some
- * seconds from now, and says which came back last. */
+/* {"token":"32 hex digits","seen":[NUMBER..],"delayMs":N}: serve wants canaries in the lane, for
+ * some seconds from now, and says which came back last. */
 int pk_agent_canary_lane(struct pk_agent *agent, const char *key, const json_t *body,
                          struct pk_error *err);
 /* Sends what is due, and judges. Lock held. */

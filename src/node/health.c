@@ -155,7 +155,7 @@ bool pk_health_judge(struct pk_health_state *state, const struct pk_health_look 
     if (look->silent)
         return set(state, PK_HEALTH_SILENT, "%s",
                    look->told_since
-                       ? "its tool reads packets, but its log does not come back: no canary for 3 intervals"
-                       : "canaries do not come back in its tool's log, for 3 intervals");
+                       ? "its tool reads packets, but its log does not come back: no canary does"
+                       : "no canary comes back in its tool's log");
     return set(state, PK_HEALTH_HEALTHY, "%s", "");
 }

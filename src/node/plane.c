@@ -418,9 +418,8 @@ static int parse_canary(const json_t *canary, uint64_t *ret_ms, struct pk_error 
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,
                    struct pk_group **ret_group, struct pk_error *err)
 {
-    static const char *const keys[] = { "lanes", "hash",     "tenant", "priority",
-                                        "shunt", "overload", "drain",  "rebalance",
-                                        "canary" };
+    static const char *const keys[] = { "lanes",    "hash",  "tenant",    "priority", "shunt",
+                                        "overload", "drain", "rebalance", "canary" };
     static const char *const lane_keys[] = { "index", "weight" };
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)

@@ -73,12 +73,11 @@ static int write_meta(const struct pk_ship *ship, const struct pk_ship_file *fil
     char token[PK_CANARY_TOKEN_TEXT] = "";
     if (file->has_canary)
         pk_canary_token_print(&file->canary, token);
-    PK_JSON meta = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:b, s:s}", "path",
-                             file->path, "fleet", file->fleet, "group", file->group, "tool",
-                             file->tool, "lane", (json_int_t)file->lane, "format",
-                             file->format == PK_LOG_EVE ? "eve" : "zeek-json", "type", file->type,
-                             "id", file->id, "epoch", (json_int_t)file->epoch, "done", file->done, "canary",
-                             token);
+    PK_JSON meta = json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:I, s:b, s:s}", "path", file->path, "fleet",
+        file->fleet, "group", file->group, "tool", file->tool, "lane", (json_int_t)file->lane,
+        "format", file->format == PK_LOG_EVE ? "eve" : "zeek-json", "type", file->type, "id",
+        file->id, "epoch", (json_int_t)file->epoch, "done", file->done, "canary", token);
     PK_CLEANUP(pk_free_p) char *text = meta != NULL ? pk_json_compact(meta) : NULL;
 
     if (path == NULL || text == NULL)
@@ -186,8 +185,7 @@ static int load_one(struct pk_ship *ship, const char *key, struct pk_error *err)
     file->tool = pk_strdup(pk_json_string_or(meta, "tool", ""));
     file->lane = (uint64_t)pk_json_int_or(meta, "lane", 0);
     file->epoch = (uint64_t)pk_json_int_or(meta, "epoch", 0);
-    file->has_canary =
-        pk_canary_token_parse(pk_json_string_or(meta, "canary", ""), &file->canary);
+    file->has_canary = pk_canary_token_parse(pk_json_string_or(meta, "canary", ""), &file->canary);
     file->format = strcmp(pk_json_string_or(meta, "format", "eve"), "eve") == 0 ? PK_LOG_EVE
                                                                                 : PK_LOG_ZEEK_JSON;
     (void)snprintf(file->type, sizeof(file->type), "%s", pk_json_string_or(meta, "type", ""));

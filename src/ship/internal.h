@@ -22,11 +22,11 @@ struct pk_ship_file {
     char *path, *fleet, *group, *tool;
     uint64_t lane;
     enum pk_log_format format;
-    char type[64]; /* of records that name none: Zeek's file name */
+    char type[64];                 /* of records that name none: Zeek's file name */
     struct pk_canary_token canary; /* of its lane */
     bool has_canary;
     uint64_t canary_number; /* the newest that was read */
-    char head[64]; /* how the file begins, to see that it was written anew */
+    char head[64];          /* how the file begins, to see that it was written anew */
     size_t head_len;
 
     uint64_t offset; /* all before it is received */
@@ -44,7 +44,7 @@ struct pk_ship {
     struct pk_ship_sink sink;
     pk_nsec keep;
     struct pk_records *records;
-    int host; /* the column of a DNS question's name */
+    int host;    /* the column of a DNS question's name */
     char *chunk; /* PK_LINE_MAX */
     struct pk_buf batch;
     struct pk_ship_file **files;
@@ -55,7 +55,7 @@ struct pk_ship {
     char session[40];
     json_t *canaries;    /* seen, not told yet */
     pk_nsec canaries_at; /* monotonic: told last, or tried to */
-    json_t *known; /* sources as of the last sync */
+    json_t *known;       /* sources as of the last sync */
     bool synced;
     pk_nsec scanned_at, asked_at, retry_at; /* monotonic */
     unsigned backoff_ms;

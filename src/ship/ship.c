@@ -18,15 +18,15 @@
 #include "base/wire.h"
 #include "ship/internal.h"
 
-#define BATCH_MAX    (6u << 20)
-#define BATCH_ENOUGH (2u << 20)
-#define SCAN_EVERY   (250 * PK_NSEC_PER_MS)
-#define ASK_EVERY    PK_NSEC_PER_SEC
-#define IDLE_MS      50u
-#define BACKOFF_MAX  2000u
+#define BATCH_MAX      (6u << 20)
+#define BATCH_ENOUGH   (2u << 20)
+#define SCAN_EVERY     (250 * PK_NSEC_PER_MS)
+#define ASK_EVERY      PK_NSEC_PER_SEC
+#define IDLE_MS        50u
+#define BACKOFF_MAX    2000u
 #define CANARIES_EVERY (2 * PK_NSEC_PER_SEC)
 #define CANARIES_MAX   1024u /* waiting to be told; the newest count */
-#define TYPICAL_LINE 500u /* bytes, to tell how many events a gap may have held */
+#define TYPICAL_LINE   500u  /* bytes, to tell how many events a gap may have held */
 
 int pk_ship_new(const struct pk_ship_options *options, struct pk_ship **ret_ship,
                 struct pk_error *err)
@@ -167,11 +167,11 @@ static void note_canary(struct pk_ship *ship, struct pk_ship_file *file, uint64_
     file->canary_number = number;
     if (json_array_size(ship->canaries) >= CANARIES_MAX)
         (void)json_array_remove(ship->canaries, 0);
-    (void)json_array_append_new(
-        ship->canaries,
-        json_pack("{s:s, s:s, s:I, s:s, s:I, s:I}", "fleet", file->fleet, "group", file->group,
-                  "lane", (json_int_t)file->lane, "tool", file->tool, "number", (json_int_t)number,
-                  "delayMs", (json_int_t)PK_MAX(delay, 0)));
+    (void)json_array_append_new(ship->canaries,
+                                json_pack("{s:s, s:s, s:I, s:s, s:I, s:I}", "fleet", file->fleet,
+                                          "group", file->group, "lane", (json_int_t)file->lane,
+                                          "tool", file->tool, "number", (json_int_t)number,
+                                          "delayMs", (json_int_t)PK_MAX(delay, 0)));
 }
 
 /* A record of one of the agent's canaries, of whatever kind: nothing for the store. Nearly all
@@ -193,15 +193,15 @@ static bool take_canary(struct pk_ship *ship, struct pk_ship_file *file,
     if (!values[PK_EV_SRC_PORT].set || !values[PK_EV_DST_PORT].set ||
         !pk_canary_is_flow(&file->canary, &flow))
         return false;
-    if (host->set && pk_canary_is_name(&file->canary, file->group, file->lane, host->text,
-                                       host->len, &number))
+    if (host->set &&
+        pk_canary_is_name(&file->canary, file->group, file->lane, host->text, host->len, &number))
         note_canary(ship, file, number, now);
     ship->numbers.canaries++;
     return true;
 }
 
-static int add_line(struct pk_ship *ship, struct pk_ship_file *file, pk_nsec now,
-                    const char *line, size_t len, struct pk_error *err)
+static int add_line(struct pk_ship *ship, struct pk_ship_file *file, pk_nsec now, const char *line,
+                    size_t len, struct pk_error *err)
 {
     struct pk_value values[PK_EVENT_COLUMNS_MAX];
     const char *type = file->format == PK_LOG_ZEEK_JSON ? file->type : NULL;
@@ -222,8 +222,8 @@ static int add_line(struct pk_ship *ship, struct pk_ship_file *file, pk_nsec now
 }
 
 /* Puts the lines of the chunk into the batch; *ret_used: bytes that it then stands for. */
-static int add_lines(struct pk_ship *ship, struct pk_ship_file *file, size_t len,
-                     size_t *ret_used, struct pk_error *err)
+static int add_lines(struct pk_ship *ship, struct pk_ship_file *file, size_t len, size_t *ret_used,
+                     struct pk_error *err)
 {
     pk_nsec now = pk_time_now();
     size_t at = 0;
@@ -521,8 +521,7 @@ static int http_canaries(void *arg, const json_t *seen, struct pk_error *err)
 
 struct pk_ship_sink pk_ship_http_sink(struct pk_http_client *client)
 {
-    return (struct pk_ship_sink){ .sources = http_sources,
-                                  .deliver = http_deliver,
-                                  .canaries = http_canaries,
-                                  .arg = client };
+    return (struct pk_ship_sink){
+        .sources = http_sources, .deliver = http_deliver, .canaries = http_canaries, .arg = client
+    };
 }

@@ -23,8 +23,8 @@ struct pk_ship_sink {
     int (*deliver)(void *arg, const void *data, size_t len, json_t **ret_reply,
                    struct pk_error *err);
     void *arg;
-    /* {"canaries":[{"fleet","group","lane","tool","number","delayMs"}]}: what was read of them (they are
-     * no events), and that the shipper works. NULL = nobody wants to know. */
+    /* {"canaries":[{"fleet","group","lane","tool","number","delayMs"}]}: what was read of them
+     * (they are no events), and that the shipper works. NULL = nobody wants to know. */
     int (*canaries)(void *arg, const json_t *seen, struct pk_error *err);
 };
 /* The server's /v1/ingest; the client is borrowed. */

@@ -255,8 +255,8 @@ static json_t *row_schema(const struct pk_table *table, size_t row)
                       json_string("^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+$"));
         } else { /* or a word */
             PK_CLEANUP(pk_free_p)
-            char *pattern = pk_asprintf("^(%s|([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+)$",
-                                        field->choices);
+            char *pattern =
+                pk_asprintf("^(%s|([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h|d|w))+)$", field->choices);
             (void)set(schema, "pattern", pattern != NULL ? json_string(pattern) : NULL);
         }
         break;
