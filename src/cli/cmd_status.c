@@ -221,7 +221,8 @@ static void set_lane_state(json_t *row)
     const char *health = pk_json_string_or(row, "health", "");
     if (strcmp(pk_json_string_or(row, "state", ""), "ready") != 0)
         return;
-    if (strcmp(health, "slow") == 0 || strcmp(health, "stalled") == 0)
+    if (strcmp(health, "slow") == 0 || strcmp(health, "silent") == 0 ||
+        strcmp(health, "stalled") == 0)
         (void)json_object_set_new(row, "state", json_string(health));
     else if (pk_json_bool_or(drain, "leaving", false))
         (void)json_object_set(row, "state", json_object_get(drain, "state"));

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../store/event_test.h"
+#include "base/canary.h"
 #include "ship/ship.h"
 
 struct world {
@@ -18,6 +19,9 @@ struct world {
     struct pk_ship *ship;
     unsigned fail_after; /* the delivery that arrives although its answer does not; 0 = none */
     unsigned deliveries;
+    char canary[PK_CANARY_TOKEN_TEXT]; /* the source's token; "" = none */
+    json_t *seen;                      /* what the shipper told of canaries */
+    bool deaf;                         /* nobody takes that */
 };
 
 static int sources(void *arg, json_t **ret_reply, struct pk_error *err)
@@ -42,6 +46,15 @@ static int deliver(void *arg, const void *data, size_t len, json_t **ret_reply,
     return r;
 }
 
+static int canaries(void *arg, const json_t *seen, struct pk_error *err)
+{
+    struct world *world = arg;
+
+    if (world->deaf)
+        return pk_fail(err, PK_E_UNREACHABLE, "nobody is there");
+    return json_array_extend(world->seen, json_object_get(seen, "canaries"));
+}
+
 static void start_store(struct world *world)
 {
     char path[250];
@@ -54,7 +67,7 @@ static void start_ship(struct world *world, pk_nsec keep)
 {
     struct pk_error err = { 0 };
     const struct pk_ship_options options = { .dir = world->ship_dir,
-                                             .sink = { sources, deliver, world },
+                                             .sink = { sources, deliver, world, canaries },
                                              .keep = keep };
     if (pk_ship_new(&options, &world->ship, &err) < 0)
         fail_msg("%s", err.msg);
@@ -78,8 +91,8 @@ static void tell_sources(const struct world *world, bool active)
     (void)snprintf(
         text, sizeof(text),
         "{\"sources\":[{\"fleet\":\"f\",\"group\":\"g\",\"lane\":2,\"tool\":\"suricata\","
-        "\"dir\":\"%s\",\"active\":%s,\"logs\":[{\"glob\":\"eve*.json\",\"format\":\"eve\"}]}]}",
-        world->logs, active ? "true" : "false");
+        "\"dir\":\"%s\",\"active\":%s,\"canary\":\"%s\",\"logs\":[{\"glob\":\"eve*.json\",\"format\":\"eve\"}]}]}",
+        world->logs, active ? "true" : "false", world->canary);
     write_file(world->ship_dir, "new", O_TRUNC, text);
     char from[250], to[250];
     (void)snprintf(from, sizeof(from), "%s/new", world->ship_dir);
@@ -92,6 +105,7 @@ static int set_up(void **state)
     struct world *world = calloc(1, sizeof(*world));
 
     world->base = test_dir();
+    world->seen = json_array();
     (void)snprintf(world->logs, sizeof(world->logs), "%s/logs", world->base);
     (void)snprintf(world->ship_dir, sizeof(world->ship_dir), "%s/ship", world->base);
     assert_int_equal(mkdir(world->logs, 0755) | mkdir(world->ship_dir, 0755), 0);
@@ -108,6 +122,7 @@ static int tear_down(void **state)
 
     pk_ship_free(world->ship);
     pk_events_close(world->events);
+    json_decref(world->seen);
     assert_int_equal(pk_rm_rf(world->base, NULL), 0);
     free(world->base);
     free(world);
@@ -316,6 +331,127 @@ static void test_long_line(void **state)
     expect_events(world, "type:invalid", 3);
 }
 
+/* ---- canaries ---- */
+
+static const struct pk_canary_token token = { { 7 } };
+
+/* A canary as Suricata writes it: question, answer, and its flow at the end. */
+static void write_canary(const struct world *world, const struct pk_canary *canary, bool flow)
+{
+    char text[1200], ends[200], *at = text;
+    (void)snprintf(ends, sizeof(ends),
+                   "\"src_ip\":\"%u.%u.%u.%u\",\"src_port\":%u,\"dest_ip\":\"%u.%u.%u.%u\","
+                   "\"dest_port\":53,\"proto\":\"UDP\"",
+                   canary->client[0], canary->client[1], canary->client[2], canary->client[3],
+                   canary->port, canary->server[0], canary->server[1], canary->server[2],
+                   canary->server[3]);
+    for (unsigned i = 0; i < 2 && !flow; i++)
+        at += snprintf(at, 500,
+                       "{\"timestamp\":\"2026-01-01T00:00:01.000000+0000\",\"event_type\":\"dns\","
+                       "%s,\"dns\":{\"type\":\"%s\",\"rrname\":\"%s\"}}\n",
+                       ends, i == 0 ? "query" : "answer", canary->name);
+    if (flow)
+        (void)snprintf(at, 500,
+                       "{\"timestamp\":\"2026-01-01T00:00:01.000000+0000\",\"event_type\":\"flow\","
+                       "%s,\"app_proto\":\"dns\"}\n",
+                       ends);
+    write_file(world->logs, "eve.json", O_APPEND, text);
+}
+
+static struct pk_canary canary_of(const struct pk_canary_token *of, uint64_t number)
+{
+    struct pk_canary canary;
+    pk_canary_make(of, "g", 2, number, &canary);
+    return canary;
+}
+
+static void with_canaries(struct world *world)
+{
+    pk_canary_token_print(&token, world->canary);
+    tell_sources(world, true);
+    pk_ship_free(world->ship);
+    start_ship(world, 3600 * PK_NSEC_PER_SEC);
+}
+
+/* Each number once and in order, until so many were told of. */
+static void expect_seen(struct world *world, size_t count)
+{
+    bool more;
+    for (int i = 0; i < 1000 && json_array_size(world->seen) < count; i++) {
+        (void)pk_ship_step(world->ship, &more, NULL);
+        pk_sleep_ms(5);
+    }
+    assert_int_equal(json_array_size(world->seen), count);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *row = json_array_get(world->seen, i);
+        assert_string_equal(json_string_value(json_object_get(row, "fleet")), "f");
+        assert_string_equal(json_string_value(json_object_get(row, "tool")), "suricata");
+        assert_int_equal(json_integer_value(json_object_get(row, "lane")), 2);
+        assert_int_equal(json_integer_value(json_object_get(row, "number")), i + 1);
+        assert_true(json_integer_value(json_object_get(row, "delayMs")) > 0);
+    }
+}
+
+/* They are told of, and are no events; all else is, once, whatever breaks. */
+static void test_canaries(void **state)
+{
+    struct world *world = *state;
+    const struct pk_canary_token other = { { 8 } };
+    with_canaries(world);
+    struct pk_canary first = canary_of(&token, 1), second = canary_of(&token, 2);
+    struct pk_canary foreign = canary_of(&other, 3);
+    write_file(world->logs, "eve.json", 0, LINE(1));
+    write_canary(world, &first, false);
+    write_file(world->logs, "eve.json", O_APPEND, LINE(2));
+    expect_events(world, "", 2);
+    world->fail_after = world->deliveries + 1; /* it arrives, its answer does not */
+    world->deaf = true;
+    write_canary(world, &second, false);
+    write_canary(world, &foreign, false); /* of another lane: an event */
+    write_canary(world, &first, true);
+    expect_events(world, "", 4);
+    expect_events(world, "type:dns", 2);
+    world->deaf = false;
+    expect_seen(world, 2);
+    assert_int_equal(pk_ship_numbers(world->ship).invalid, 0);
+    /* A new shipper knows their flows all the same. */
+    pk_ship_free(world->ship);
+    start_ship(world, 3600 * PK_NSEC_PER_SEC);
+    write_canary(world, &second, true);
+    write_canary(world, &foreign, true);
+    expect_events(world, "", 5);
+    assert_int_equal(pk_ship_numbers(world->ship).canaries, 1);
+    /* A name of ours, between other ends: an event. */
+    struct pk_canary moved = canary_of(&token, 3);
+    moved.client[3] ^= 1;
+    write_canary(world, &moved, false);
+    expect_events(world, "", 7);
+    expect_seen(world, 2);
+}
+
+/* A log with nothing else in it is sealed to its end, and let go. */
+static void test_only_canaries(void **state)
+{
+    struct world *world = *state;
+    with_canaries(world);
+    pk_ship_free(world->ship);
+    start_ship(world, 0);
+    for (uint64_t number = 1; number <= 20; number++) {
+        struct pk_canary canary = canary_of(&token, number);
+        write_canary(world, &canary, false);
+    }
+    expect_seen(world, 20);
+    tell_sources(world, false);
+    bool more;
+    for (int i = 0; i < 2000 && pk_ship_numbers(world->ship).files > 0; i++) {
+        (void)pk_ship_step(world->ship, &more, NULL);
+        pk_sleep_ms(5);
+    }
+    assert_int_equal(pk_ship_numbers(world->ship).files, 0);
+    assert_int_equal(query_all(world->events, "", 1000), 0);
+    assert_int_equal(pk_ship_numbers(world->ship).lost_bytes, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +463,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_loss, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_broken_hold, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_long_line, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_canaries, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_only_canaries, set_up, tear_down),
     };
 
     if (!have_duckdb())
