@@ -50,6 +50,8 @@ static void test_shipped_packages_are_good(void **state)
     assert_true(version->argv.count > 0);
     assert_true(pk_strv_contains(&version->capabilities, "NET_RAW"));
     assert_int_equal(version->probe, PK_PROBE_SURICATA);
+    assert_int_equal(version->canary, PK_CANARY_DNS);
+    assert_string_equal(version->canary_value, "eve.dns.enabled");
     assert_true(version->log_count > 0);
     assert_string_equal(version->logs[0].format, "eve");
     assert_int_equal(pk_catalog_find(catalog, "suricata", "8", &package, &version, &err), 0);
@@ -170,6 +172,7 @@ static void test_manifest_defaults_and_overrides(void **state)
                  "    stopTimeout: 30s\n"
                  "    logs: [{glob: \"*.log\", format: zeek-json}]\n"
                  "    probe: {kind: suricata, socket: s.sock}\n"
+                 "    canary: {event: dns}\n"
                  "ports: [{name: metrics, port: 99}]\n"
                  "metrics: [{name: a.b, type: gauge}]\n";
     struct pk_errors errors = { 0 };
@@ -184,6 +187,9 @@ static void test_manifest_defaults_and_overrides(void **state)
     assert_int_equal(versions[0].stop_timeout_ms, 10000);
     assert_int_equal(versions[0].probe, PK_PROBE_NONE);
     assert_int_equal(versions[0].log_count, 0);
+    assert_int_equal(versions[0].canary, PK_CANARY_NONE);
+    assert_int_equal(versions[1].canary, PK_CANARY_DNS);
+    assert_string_equal(versions[1].canary_value, "");
     assert_true(pk_strv_contains(&versions[0].known, "1.2.3"));
     assert_string_equal(versions[1].argv.list[0], "/bin/tool2");
     assert_string_equal(versions[1].config_dir, "/etc/tool");

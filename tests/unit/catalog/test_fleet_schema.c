@@ -42,6 +42,7 @@ static const char *const beyond_schema[] = {
     "inline-filter",
     "inline-group-of-two-taps",
     "inline-interface-of-another",
+    "canary-short",
     "inline-fail-after-short",
     "inline-same-interface",
     "group-name-twice",

@@ -18,6 +18,7 @@ struct world {
     json_int_t tap_began, lane_began[2];
     json_int_t nic_ring, tap, tap_unknown, tenant, filtered, no_lane, not_sent;
     json_int_t sent[2], arrived[2], unread[2], received[2], dropped[2];
+    json_int_t canaries[2], ends, given, life;
     const char *lane_state;
     bool live, no_tools;
 };
@@ -57,16 +58,18 @@ static json_t *look(const struct world *w, pk_nsec at)
     PK_JSON tools = json_array();
     for (int i = 0; i < 2; i++) {
         json_array_append_new(
-            lanes, json_pack("{s:s,s:s,s:i,s:s,s:I,s:I,s:I,s:I,s:I}", "fleet", "f", "group", "g",
-                             "index", i, "state", w->lane_state, "began", w->lane_began[i], "sent",
-                             w->sent[i], "packets", w->arrived[i], "unread", w->unread[i],
-                             "ringDropped", w->sent[i] - w->arrived[i]));
+            lanes,
+            json_pack("{s:s,s:s,s:i,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "fleet", "f", "group",
+                      "g", "index", i, "state", w->lane_state, "began", w->lane_began[i], "sent",
+                      w->sent[i], "packets", w->arrived[i], "unread", w->unread[i], "ringDropped",
+                      w->sent[i] - w->arrived[i], "canaries", w->canaries[i], "ends",
+                      i == 0 ? w->ends : 0, "given", w->given));
         if (!w->no_tools)
-            json_array_append_new(tools,
-                                  json_pack("{s:s,s:i,s:s,s:s,s:b,s:b,s:I,s:I}", "group", "g",
-                                            "lane", i, "tool", "suricata", "state", "running",
-                                            "counts", 1, "live", (int)w->live, "packets",
-                                            w->received[i], "dropped", w->dropped[i]));
+            json_array_append_new(tools, json_pack("{s:s,s:i,s:s,s:s,s:b,s:b,s:I,s:I,s:I}", "group",
+                                                   "g", "lane", i, "tool", "suricata", "state",
+                                                   "running", "counts", 1, "live", (int)w->live,
+                                                   "packets", w->received[i], "dropped",
+                                                   w->dropped[i], "life", i == 0 ? w->life : 0));
     }
     PK_JSON plane = json_pack("{s:O,s:O,s:O}", "taps", taps, "groups", groups, "lanes", lanes);
     json_t *made = pk_ledger_look(plane, "f", tools, at);
@@ -355,6 +358,58 @@ static void test_account_survives_text(void **state)
     assert_int_equal(of(group_balance(two), "delivered"), 525);
 }
 
+/* Canaries are among the tool's packets and nobody else's: sums are as without them, also when one
+ * is dropped, under way, or in the hands of a tool that ends. */
+static void test_canaries(void **state)
+{
+    (void)state;
+    struct world w = new_world();
+    PK_JSON account = pk_ledger_account_new(1);
+    add(account, &w);
+    pass(&w, 0, 100);
+    w.canaries[0] += 6, w.received[0] += 6;
+    add(account, &w);
+    PK_JSON all = join(account, NULL);
+    check_sum(group_balance(all));
+    assert_int_equal(of(group_balance(all), "in"), 100);
+    assert_int_equal(of(group_balance(all), "delivered"), 100);
+    assert_int_equal(of(group_balance(all), "underWay"), 0);
+    assert_true(json_is_true(json_object_get(all, "addsUp")));
+    const json_t *lane = json_array_get(
+        json_object_get(json_array_get(json_object_get(all, "groups"), 0), "lanes"), 0);
+    assert_int_equal(of(lane, "canaries"), 6);
+    assert_int_equal(of(lane, "handed"), 100);
+    const json_t *tool = json_array_get(json_object_get(lane, "tools"), 0);
+    assert_int_equal(of(tool, "handed"), 100);
+    assert_int_equal(of(tool, "received"), 100);
+    /* The tool drops one of two; then it has not told of two more yet. */
+    w.canaries[0] += 2, w.received[0] += 2, w.dropped[0] += 1;
+    add(account, &w);
+    PK_JSON dropped = join(account, NULL);
+    check_sum(group_balance(dropped));
+    assert_int_equal(of(group_balance(dropped), "unexplained"), 0);
+    assert_int_equal(of(group_balance(dropped), "lost"), 1);
+    w.canaries[0] += 2;
+    add(account, &w);
+    PK_JSON open = join(account, NULL);
+    check_sum(group_balance(open));
+    assert_int_equal(of(group_balance(open), "underWay"), 2);
+    assert_true(json_is_true(json_object_get(open, "addsUp")));
+    /* It ends, and another begins: those two it will never tell of. */
+    w.ends = 1, w.given = w.arrived[0] + w.canaries[0];
+    pass(&w, 0, 50);
+    w.life = 50;
+    w.canaries[0] += 2, w.received[0] += 2, w.life += 2;
+    add(account, &w);
+    PK_JSON ended = join(account, NULL);
+    check_sum(group_balance(ended));
+    assert_int_equal(of(group_balance(ended), "in"), 150);
+    assert_int_equal(of(group_balance(ended), "unconfirmed"), 2);
+    assert_int_equal(of(group_balance(ended), "underWay"), 0);
+    assert_int_equal(of(group_balance(ended), "unexplained"), 0);
+    assert_true(json_is_true(json_object_get(ended, "addsUp")));
+}
+
 /* No tool, then one: what came before is lost as unread, not to the tool. */
 static void test_lane_without_tool(void **state)
 {
@@ -508,6 +563,7 @@ static void test_every_cause_is_in_the_manual(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_canaries),
         cmocka_unit_test(test_all_delivered),
         cmocka_unit_test(test_each_loss_has_its_place),
         cmocka_unit_test(test_what_does_not_add_up_is_told),

@@ -262,9 +262,38 @@ static void damaged_answers(void **state)
     }
 }
 
+/* A log that does not come back: said, but not while packets are lost, and never in place of worse.
+ */
+static void silent(void **state)
+{
+    (void)state;
+    begin();
+    run(2, 1000, 0);
+    look.silent = look.told_since = true;
+    assert_int_equal(after(200), PK_HEALTH_SILENT);
+    assert_non_null(strstr(lane.why, "its log does not come back"));
+    look.told_since = false;
+    assert_int_equal(after(200), PK_HEALTH_SILENT);
+    assert_null(strstr(lane.why, "reads packets"));
+    run(5, 1000, 100);
+    assert_int_equal(lane.health, PK_HEALTH_SLOW);
+    look.stopped = true;
+    (void)after(200);
+    assert_int_equal(after(400), PK_HEALTH_STALLED);
+    look.reader = false;
+    assert_int_equal(after(20), PK_HEALTH_DEAD);
+    look.reader = true, look.stopped = false;
+    (void)after(20);
+    assert_int_equal(after(200), PK_HEALTH_SILENT);
+    look.silent = false;
+    assert_int_equal(after(200), PK_HEALTH_HEALTHY);
+    assert_string_equal(lane.why, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(silent),
         cmocka_unit_test(dies_and_comes_back),
         cmocka_unit_test(stopped),
         cmocka_unit_test(spends_no_time),

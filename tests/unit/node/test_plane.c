@@ -198,6 +198,12 @@ static void test_hostile_content_is_refused(void **state)
                             "\"drain\":{\"deadline\":1}}}");
     check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
                             "\"rebalance\":true}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"canary\":{\"everyMs\":999}}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"canary\":{\"everyMs\":3600001}}}");
+    check_refused("groups", "{\"fleet\":\"f\",\"name\":\"g\",\"spec\":{\"lanes\":[{\"index\":0}],"
+                            "\"canary\":\"off\"}}");
 
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"replay\"}}");
     check_refused("taps", "{\"fleet\":\"f\",\"name\":\"t\",\"spec\":{\"kind\":\"magic\","
