@@ -45,10 +45,9 @@ struct pk_field {
         *path; /* "spec.taps[].name"; "" is the document; a list is followed by its "[]" row */
     enum pk_field_type type;
     unsigned flags;
-    int64_t min, max; /* of the value, of a string's bytes, of a list's elements; max 0 = none */
-    const char
-        *choices; /* CHOICE: "shared|dedicated"; INT: words, stored as PK_FIELD_WORD(): "auto";
-                     DURATION: one, stored as 0: "off" */
+    int64_t min, max;    /* of the value, of a string's bytes, of a list's elements; max 0 = none */
+    const char *choices; /* CHOICE: "shared|dedicated"; INT: words, stored as PK_FIELD_WORD():
+                            "auto"; DURATION: one, stored as 0: "off" */
     const char *pattern; /* STRING (see pattern.h) ... */
     const char *what;    /* ... and the pattern in words: "a name (...)" */
     const char *init;    /* default as it would be written; NULL = none */
