@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from lanes import Wire, frame
+from conftest import Refused, wait_until
+from lanes import Reader, Wire, checksum, frame
 from whole import Whole, wait_for
 
 EVERY = 1
@@ -80,6 +81,91 @@ def send(whole, frames):
 def logs(whole):
     return sorted(whole.state.glob("units/*/log/eve-*.json"))
 
+
+# ---- the agent alone ----
+
+TOKEN = "00112233445566778899aabbccddeeff"
+CANARY = "/v1/fleets/f/lanes/g/0/canary"
+
+
+def name_in(data):
+    """The DNS question's name of an Ethernet frame, whose checksums are right."""
+    ip, udp = data[14:34], data[34:]
+    assert checksum(ip) == 0 and ip[9] == 17
+    assert checksum(ip[12:20] + struct.pack("!BBH", 0, 17, len(udp)) + udp) in (0, 0xFFFF)
+    at, labels = 8 + 12, []
+    while udp[at]:
+        labels.append(udp[at + 1:at + 1 + udp[at]].decode())
+        at += udp[at] + 1
+    return ".".join(labels)
+
+
+def test_agent_sends_counts_and_is_told(instance):
+    instance.put("/v1/fleets/f/lanes/g/0", {"mtu": 0})
+    instance.put("/v1/fleets/f/groups/g", {"lanes": [{"index": 0}], "canary": {"everyMs": 1000}})
+    assert instance.plane()["groups"][0]["options"]["canary"] == {"everyMs": 1000}
+    reader = Reader(instance.lane())
+    try:
+        wait_until(lambda: instance.lane()["state"] == "ready", 10, "the lane to open")
+        time.sleep(2.5)
+        assert instance.lane()["canary"]["state"] == "off" and reader.frames == []  # nobody asked for any
+
+        def told(count):
+            instance.put(CANARY, {"token": TOKEN, "seen": [1, 2, 3], "delayMs": 5})
+            return len(reader.frames) >= count
+        wait_until(lambda: told(6), 20, "canaries")
+        lane = instance.lane()
+        assert lane["canary"]["state"] == "waiting" and lane["canary"]["sent"] >= 3 and lane["canary"]["seen"] == 0
+        assert (lane["packets"], lane["sent"], lane["unread"], lane["ringDropped"]) == (0, 0, 0, 0), lane
+        wait_until(lambda: instance.lane()["canaries"] == len(reader.frames), 5, "the broker's count")
+        names = [name_in(data) for data in reader.frames]
+        assert names[0::2] == names[1::2] and len(set(names)) == len(names) // 2
+        numbers = [int(name.split(".")[0].rsplit("-", 1)[1]) for name in names[0::2]]
+        assert numbers == sorted(numbers) and names[0].endswith(f"-0-{numbers[0]}.g.invalid")
+        instance.put(CANARY, {"token": TOKEN, "seen": numbers[:2], "delayMs": 5})
+        lane = instance.lane()
+        assert lane["canary"]["state"] == "back" and lane["canary"]["seen"] == 2 and lane["canary"]["delayMs"] == 5
+        instance.put(CANARY, {"token": TOKEN, "seen": numbers[:2]})
+        assert instance.lane()["canary"]["seen"] == 2
+        # The kernel's objects are taken up by the next agent, with what was counted.
+        assert instance.stop(9) != 0
+        before = len(reader.frames)
+        instance.start()
+        assert instance.lane()["canaries"] == before and instance.lane()["canary"]["state"] == "off"
+        instance.put("/v1/fleets/f/groups/g", {"lanes": [{"index": 0}], "canary": {"everyMs": 0}})
+        instance.put(CANARY, {"token": TOKEN})
+        time.sleep(2.5)
+        assert len(reader.frames) == before and instance.lane()["canary"]["state"] == "off"
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("body", [
+    "", "[]", "{", {}, {"token": "00"}, {"token": TOKEN + "0"}, {"token": TOKEN[:-1] + "g"}, {"token": 7},
+    {"token": TOKEN, "seen": 1}, {"token": TOKEN, "seen": list(range(17))}, {"token": TOKEN, "delayMs": -1},
+    {"token": TOKEN, "delayMs": "x"}, {"token": TOKEN, "other": 1}])
+def test_agent_refuses(instance, body):
+    instance.put("/v1/fleets/f/lanes/g/0", {"mtu": 0})
+    with pytest.raises(Refused) as fault:
+        instance.put(CANARY, body)
+    assert fault.value.status in (400, 422), fault.value
+    instance.put(CANARY, {"token": TOKEN, "seen": [-1, 0, "x", None, 1 << 62, {}]})
+    with pytest.raises(Refused) as fault:
+        instance.put("/v1/fleets/f/lanes/g/1/canary", {"token": TOKEN})
+    assert fault.value.status == 404
+
+
+def test_inline_lane_gets_none(instance):
+    """What enters it would leave by the wire."""
+    instance.put("/v1/fleets/f/lanes/g/0", {"mtu": 0, "inline": True})
+    instance.put("/v1/fleets/f/groups/g", {"lanes": [{"index": 0}], "canary": {"everyMs": 1000}})
+    for _ in range(5):
+        instance.put(CANARY, {"token": TOKEN})
+        time.sleep(0.5)
+    assert instance.lane()["canary"]["state"] == "off" and instance.lane()["canary"]["sent"] == 0
+
+
+# ---- through Suricata ----
 
 def test_comes_back_and_is_no_event(site):
     row = state(site, "back")
