@@ -82,6 +82,12 @@ static const struct pk_metric table[] = {
       "Packets that arrived while no tool read the lane." },
     { "picket_lane_blocked_packets", COUNTER, "", "lanes", "blocked", NULL, NULL,
       "Packets that a tool tried to send." },
+    { "picket_lane_canaries_sent", COUNTER, "", "lanes", "canary.sent", NULL, NULL,
+      "Canaries put into the lane." },
+    { "picket_lane_canaries_seen", COUNTER, "", "lanes", "canary.seen", NULL, NULL,
+      "Canaries that came back in the log of each tool of the lane." },
+    { "picket_lane_silent", GAUGE, "", "lanes", "canary.state", NULL, "silent",
+      "1 when canaries do not come back, else 0." },
 };
 /* clang-format on */
 

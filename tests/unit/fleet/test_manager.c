@@ -555,6 +555,105 @@ static void test_sources(void **state)
     life_end(&life);
 }
 
+/* ---- canaries ---- */
+
+/* What the agent was told of the lane's canaries, once that has so many numbers. */
+static json_t *told_of(struct world *world, const char *lane, size_t numbers)
+{
+    for (unsigned i = 0; i < 400; i++) {
+        pthread_mutex_lock(&world->lock);
+        json_t *body = json_deep_copy(json_object_get(world->canaries, lane));
+        pthread_mutex_unlock(&world->lock);
+        if (body != NULL && json_array_size(json_object_get(body, "seen")) >= numbers)
+            return body;
+        json_decref(body);
+        pk_sleep_ms(25);
+    }
+    fail_msg("the agent was not told of %zu canaries of %s", numbers, lane);
+    return NULL;
+}
+
+static int seen(struct life *life, const char *text)
+{
+    PK_JSON json = json_loads(text, 0, NULL);
+    assert_non_null(json);
+    return pk_manager_canaries(life->manager, json, NULL);
+}
+
+static void test_canaries(void **state)
+{
+    struct world *world = *state;
+    struct life life;
+    life_begin(&life, world, fake(world));
+    life_apply_ok(&life, FLEET("2", ""));
+    json_decref(life_wait_state(&life, "edge", "converged"));
+    PK_JSON sources = load_sources(world);
+    char token[64];
+    (void)snprintf(token, sizeof(token), "%s",
+                   pk_json_string_or(source_of(sources, "sniffer"), "canary", ""));
+    assert_int_equal(strlen(token), 32);
+    unsigned lane = (unsigned)pk_json_int_or(source_of(sources, "sniffer"), "lane", 9);
+    char key[64];
+    (void)snprintf(key, sizeof(key), "edge/analysis/%u", lane);
+
+    /* Nobody looks whether they come back: none are asked for. */
+    pk_sleep_ms(2200);
+    pthread_mutex_lock(&world->lock);
+    assert_int_equal(json_object_size(world->canaries), 0);
+    pthread_mutex_unlock(&world->lock);
+
+    static const char *const bad[] = { "{}", "[]", "{\"canaries\":1}", "{\"canaries\":{}}" };
+    for (size_t i = 0; i < PK_ARRAY_SIZE(bad); i++)
+        assert_int_equal(seen(&life, bad[i]), PK_E_INVALID);
+    assert_int_equal(
+        seen(&life, "{\"canaries\":[1,null,{},{\"fleet\":\"edge\"},{\"fleet\":\"x\",\"lane\":0},"
+                    "{\"fleet\":\"edge\",\"group\":\"analysis\",\"lane\":7,\"tool\":\"sniffer\","
+                    "\"number\":5},{\"fleet\":\"edge\",\"group\":\"analysis\",\"lane\":0,"
+                    "\"tool\":\"sniffer\",\"number\":-5},{\"fleet\":\"edge\",\"group\":"
+                    "\"analysis\",\"lane\":0,\"tool\":\"other\",\"number\":5}]}"),
+        0);
+    json_t *told = told_of(world, key, 0);
+    assert_string_equal(pk_json_string_or(told, "token", ""), token);
+    assert_int_equal(json_array_size(json_object_get(told, "seen")), 0);
+    json_decref(told);
+
+    /* The newest are told of, each once. */
+    for (int number = 1; number <= 20; number++) {
+        char text[300];
+        (void)snprintf(text, sizeof(text),
+                       "{\"canaries\":[{\"fleet\":\"edge\",\"group\":\"analysis\",\"lane\":%u,"
+                       "\"tool\":\"sniffer\",\"number\":%d,\"delayMs\":%d}]}",
+                       lane, number, 100 + number);
+        assert_int_equal(seen(&life, text), 0);
+        assert_int_equal(seen(&life, text), 0);
+    }
+    told = told_of(world, key, 16);
+    bool has[21] = { false };
+    size_t i;
+    const json_t *number;
+    json_array_foreach(json_object_get(told, "seen"), i, number)
+    {
+        assert_in_range(json_integer_value(number), 5, 20);
+        assert_false(has[json_integer_value(number)]);
+        has[json_integer_value(number)] = true;
+    }
+    assert_int_equal(pk_json_int_or(told, "delayMs", 0), 120);
+    json_decref(told);
+    life_end(&life);
+
+    life_begin(&life, world, fake(world)); /* the key stays */
+    PK_JSON again = load_sources(world);
+    assert_string_equal(pk_json_string_or(source_of(again, "sniffer"), "canary", ""), token);
+    pthread_mutex_lock(&world->lock);
+    (void)json_object_clear(world->canaries);
+    pthread_mutex_unlock(&world->lock);
+    assert_int_equal(seen(&life, "{\"canaries\":[]}"), 0);
+    told = told_of(world, key, 0);
+    assert_string_equal(pk_json_string_or(told, "token", ""), token);
+    json_decref(told);
+    life_end(&life);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -571,6 +670,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_full_disk, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_status_does_not_wait, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_sources, world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(test_canaries, world_setup, world_teardown),
     };
     return cmocka_run_group_tests_name("fleet/manager", tests, NULL, NULL);
 }

@@ -208,6 +208,22 @@ static int put_drain(void *arg, struct pk_http_request *request, struct pk_error
     return pk_http_reply_json_take(request, 200, json_object());
 }
 
+static int put_canary(void *arg, struct pk_http_request *request, struct pk_error *err)
+{
+    struct world *world = arg;
+    PK_JSON body = NULL;
+    char key[200];
+    int r = pk_http_body_json(request, &body, err);
+    if (r < 0)
+        return r;
+    (void)snprintf(key, sizeof(key), "%s/%s/%s", pk_http_param(request, "fleet"),
+                   pk_http_param(request, "name"), pk_http_param(request, "index"));
+    pthread_mutex_lock(&world->lock);
+    (void)json_object_set(world->canaries, key, body);
+    pthread_mutex_unlock(&world->lock);
+    return pk_http_reply_json_take(request, 200, json_object());
+}
+
 static const struct pk_http_route routes[] = {
     { "GET", "/v1/node", get_node, PK_ROUTE_PUBLIC },
     { "GET", "/v1/plane", get_plane, PK_ROUTE_PUBLIC },
@@ -215,6 +231,7 @@ static const struct pk_http_route routes[] = {
     { "DELETE", "/v1/fleets/{fleet}/lanes/{name}/{index}", delete_lane, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/lanes/{name}/{index}/drain", put_drain, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/lanes/{name}/{index}/report", put_drain, PK_ROUTE_PUBLIC },
+    { "PUT", "/v1/fleets/{fleet}/lanes/{name}/{index}/canary", put_canary, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/groups/{name}", put_group, PK_ROUTE_PUBLIC },
     { "DELETE", "/v1/fleets/{fleet}/groups/{name}", delete_group, PK_ROUTE_PUBLIC },
     { "PUT", "/v1/fleets/{fleet}/taps/{name}", put_tap, PK_ROUTE_PUBLIC },
@@ -462,6 +479,7 @@ int world_setup(void **state)
     world->lanes = json_object();
     world->groups = json_object();
     world->log = json_array();
+    world->canaries = json_object();
     world->interfaces = json_pack("[s,s,s]", "lo", "eth7", "eth8");
     world_agent_start(world);
     *state = world;
@@ -477,6 +495,7 @@ int world_teardown(void **state)
     json_decref(world->lanes);
     json_decref(world->groups);
     json_decref(world->log);
+    json_decref(world->canaries);
     json_decref(world->interfaces);
     free(world->fail_path);
     pthread_mutex_destroy(&world->lock);

@@ -27,6 +27,7 @@ struct world {
     unsigned delay_ms;             /* of each answer */
     char *fail_path;               /* calls whose "METHOD path" begins so fail */
     unsigned long changes;         /* calls that changed something */
+    json_t *canaries;              /* lane -> what was told of its canaries last */
     json_t *log;                   /* "METHOD path" of changing calls, in order */
 };
 

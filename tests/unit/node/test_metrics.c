@@ -26,6 +26,7 @@ static const char plane_text[] =
     "\"groups\":[{\"fleet\":\"f\",\"name\":\"g\",\"tenant\":\"lab\",\"packets\":9,\"filtered\":2,"
     "\"noLane\":1,\"sent\":6}],"
     "\"lanes\":[{\"fleet\":\"f\",\"group\":\"g\",\"index\":0,\"state\":\"ready\",\"slots\":65537,"
+    "\"canary\":{\"state\":\"silent\",\"sent\":9,\"seen\":4},"
     "\"sent\":6,\"packets\":5,\"bytes\":500,\"unread\":1,\"blocked\":0}]}";
 
 static char *write_text(const json_t *plane)
@@ -188,6 +189,9 @@ static void test_form(void **state)
         "\npicket_group_unsent_packets_total{fleet=\"f\",tenant=\"lab\",group=\"g\","
         "reason=\"filtered\"} 2\n",
         "\npicket_lane_ready{fleet=\"f\",group=\"g\",lane=\"0\"} 1\n",
+        "\npicket_lane_canaries_sent_total{fleet=\"f\",group=\"g\",lane=\"0\"} 9\n",
+        "\npicket_lane_canaries_seen_total{fleet=\"f\",group=\"g\",lane=\"0\"} 4\n",
+        "\npicket_lane_silent{fleet=\"f\",group=\"g\",lane=\"0\"} 1\n",
         "\npicket_lane_slots{fleet=\"f\",group=\"g\",lane=\"0\"} 65537\n",
         "\npicket_agent_sweep_seconds_count 100\npicket_agent_sweep_seconds_sum 0.250000000\n",
         "\npicket_agent_start_time_seconds 1700000000.500\n",
