@@ -113,8 +113,10 @@ int pk_manager_canaries(struct pk_manager *manager, const json_t *seen, struct p
 {
     const json_t *list = json_object_get(seen, "canaries"), *row;
     size_t i;
-    if (!json_is_array(list))
-        return pk_fail(err, PK_E_INVALID, "'canaries' must be a list");
+    if (!json_is_array(list)) {
+        (void)pk_fail(err, PK_E_INVALID, "'canaries' must be a list");
+        return pk_hint(err, "only 'picket ship' calls this: is it of the server's version?");
+    }
     pk_manager_lock(manager);
     manager->shipper_at = pk_time_monotonic();
     json_array_foreach(list, i, row)

@@ -238,8 +238,10 @@ int pk_agent_canary_lane(struct pk_agent *agent, const char *key, const json_t *
         r = pk_check_uint("canary", body, "delayMs", 0, INT64_MAX / PK_NSEC_PER_MS, 0, &delay, err);
     if (r < 0)
         return r;
-    if (!pk_canary_token_parse(pk_json_string_or(body, "token", ""), &token))
-        return pk_fail(err, PK_E_INVALID, "canary: 'token' must be 32 hexadecimal digits");
+    if (!pk_canary_token_parse(pk_json_string_or(body, "token", ""), &token)) {
+        (void)pk_fail(err, PK_E_INVALID, "canary: 'token' must be 32 hexadecimal digits");
+        return pk_hint(err, "only 'picket serve' makes tokens: is it of the agent's version?");
+    }
     if (seen != NULL && (!json_is_array(seen) || json_array_size(seen) > PK_CANARY_TOLD_MAX))
         return pk_fail(err, PK_E_INVALID, "canary: 'seen' must be a list of at most %u numbers",
                        PK_CANARY_TOLD_MAX);

@@ -411,8 +411,9 @@ static int parse_canary(const json_t *canary, uint64_t *ret_ms, struct pk_error 
                           PK_CANARY_DEFAULT_MS, ret_ms, err);
     if (r < 0 || *ret_ms == 0 || *ret_ms >= PK_CANARY_MIN_MS)
         return r;
-    return pk_fail(err, PK_E_INVALID, "group: canary: 'everyMs' must be 0 or at least %u",
-                   PK_CANARY_MIN_MS);
+    (void)pk_fail(err, PK_E_INVALID, "group: canary: 'everyMs' must be 0 or at least %u",
+                  PK_CANARY_MIN_MS);
+    return pk_hint(err, "0 sends none");
 }
 
 int pk_group_parse(const char *fleet, const char *name, const json_t *body,

@@ -220,6 +220,13 @@ def test_garbage_batches_are_refused(served):
         assert 400 <= status < 500
 
 
+def test_canaries_of_nobody(served):
+    for body in ({}, {"canaries": 1}, []):
+        served.call("POST", "/v1/ingest/canaries", body, expect=422)
+    rows = [{"fleet": "none", "group": "g", "lane": 0, "tool": "t", "number": 1, "delayMs": 1}]
+    assert served.call("POST", "/v1/ingest/canaries", {"canaries": rows}, expect=200) == {}
+
+
 def test_one_server_per_state_folder(served):
     done = served.cli("serve", "--engine", "fake", expect=5)
     assert str(served.processes["serve"].pid) in done.stderr
