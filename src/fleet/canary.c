@@ -129,28 +129,40 @@ int pk_manager_canaries(struct pk_manager *manager, const json_t *seen, struct p
 
 /* ---- what the agent is told ---- */
 
-/* Numbers that came back from each of the lane's tools that write them. Lock held. */
-static json_t *seen_in_lane(struct pk_fleet *fleet, struct pk_manager *manager,
-                            const struct pk_unit *first, pk_nsec *ret_delay)
+static void add_numbers(json_t *list, const struct pk_canaries_seen *seen)
 {
+    for (size_t i = 0; i < PK_MIN(seen->count, (uint64_t)PK_CANARIES_KEPT); i++)
+        (void)json_array_append_new(list, json_integer((json_int_t)seen->numbers[i]));
+}
+
+static void keep_known(json_t *list, const struct pk_canaries_seen *seen)
+{
+    for (size_t i = json_array_size(list); i-- > 0;)
+        if (!is_known(seen, (uint64_t)json_integer_value(json_array_get(list, i))))
+            (void)json_array_remove(list, i);
+}
+
+/* Numbers that came back from each of the lane's tools that write them, of which the first is
+ * given. Lock held. */
+static json_t *seen_in_lane(struct pk_manager *manager, struct pk_fleet *fleet, size_t first,
+                            pk_nsec *ret_delay)
+{
+    static const struct pk_canaries_seen none = { 0 };
     const struct pk_desired *desired = fleet->desired;
-    const struct pk_runtime *one = pk_runtime_find(fleet, first->name);
+    const struct pk_unit *lane = &desired->units[first];
     json_t *list = json_array();
-    for (size_t n = 0; one != NULL && n < PK_MIN(one->canaries.count, (uint64_t)PK_CANARIES_KEPT);
-         n++) {
-        bool all = true;
-        for (size_t i = 0; i < desired->unit_count && all; i++) {
-            const struct pk_unit *unit = &desired->units[i];
-            if (unit->lane != first->lane || strcmp(unit->group, first->group) != 0 ||
-                !writes_canaries(manager, unit))
-                continue;
-            const struct pk_runtime *runtime = pk_runtime_find(fleet, unit->name);
-            all = runtime != NULL && is_known(&runtime->canaries, one->canaries.numbers[n]);
-            if (all)
-                *ret_delay = PK_MAX(*ret_delay, runtime->canaries.delay);
-        }
-        if (all)
-            (void)json_array_append_new(list, json_integer((json_int_t)one->canaries.numbers[n]));
+    for (size_t i = first; i < desired->unit_count; i++) {
+        const struct pk_unit *unit = &desired->units[i];
+        if (unit->lane != lane->lane || strcmp(unit->group, lane->group) != 0 ||
+            !writes_canaries(manager, unit))
+            continue;
+        const struct pk_runtime *runtime = pk_runtime_find(fleet, unit->name);
+        const struct pk_canaries_seen *seen = runtime != NULL ? &runtime->canaries : &none;
+        if (i == first)
+            add_numbers(list, seen);
+        else
+            keep_known(list, seen);
+        *ret_delay = PK_MAX(*ret_delay, seen->delay);
     }
     return list;
 }
@@ -172,7 +184,7 @@ static json_t *word_for(struct pk_manager *manager, struct pk_fleet *fleet, size
             writes_canaries(manager, &desired->units[i]))
             return NULL;
     (void)snprintf(key, sizeof(key), "%.63s/%.63s/%u", unit->fleet, unit->group, unit->lane);
-    PK_JSON seen = seen_in_lane(fleet, manager, unit, &delay);
+    PK_JSON seen = seen_in_lane(manager, fleet, index, &delay);
     const json_t *told = json_object_get(manager->canaries_told, key);
     if (seen == NULL || (json_equal(json_object_get(told, "seen"), seen) &&
                          now - pk_json_int_or(told, "at", 0) < TELL_EVERY))
