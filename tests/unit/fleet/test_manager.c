@@ -577,7 +577,8 @@ static int seen(struct life *life, const char *text)
 {
     PK_JSON json = json_loads(text, 0, NULL);
     assert_non_null(json);
-    return pk_manager_canaries(life->manager, json, NULL);
+    struct pk_error err = { 0 };
+    return pk_manager_canaries(life->manager, json, &err);
 }
 
 static void test_canaries(void **state)
