@@ -278,11 +278,13 @@ static void join_tool(struct join *join, const char *key, json_t *lane, struct b
     const json_t *info = json_object_get(json_object_get(join->things, key), "info");
     char where[WHERE_MAX];
     (void)snprintf(where, sizeof(where), "tool %s", full);
-    int64_t canaries = value(join, key, "canaries");
+    /* Canaries are among what it was handed and what it received; those of which it has not told
+     * yet are not missed as packets. */
+    int64_t canaries = value(join, key, "canaries"), told = value(join, key, "received");
     int64_t of_lane = get(lane, "handed"), handed = value(join, key, "handed") - canaries;
-    int64_t received = value(join, key, "received") - canaries,
-            dropped = value(join, key, "dropped");
+    int64_t received = PK_MAX(told - canaries, 0), dropped = value(join, key, "dropped");
     int64_t unconfirmed = value(join, key, "unconfirmed"), under_way = 0;
+    unconfirmed -= PK_MIN(unconfirmed, PK_MAX(canaries - told, 0));
     bool counts = json_is_true(json_object_get(info, "counts"));
     if (counts)
         under_way = handed - received - unconfirmed;
@@ -290,6 +292,7 @@ static void join_tool(struct join *join, const char *key, json_t *lane, struct b
         received = handed; /* nobody knows better */
     PK_JSON derived = json_object();
     put(join, derived, "absent", of_lane - handed);
+    put(join, derived, "unconfirmed", unconfirmed);
     tell_rows(join, PK_LEDGER_TOOL, key, where, derived, handed, balance);
     balance->delivered += received - dropped;
     /* What was under way when the time shown began came in before it. */

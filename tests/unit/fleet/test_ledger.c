@@ -410,6 +410,31 @@ static void test_canaries(void **state)
     assert_true(json_is_true(json_object_get(ended, "addsUp")));
 }
 
+/* Canaries on their way to a tool that has told of nothing yet: nobody's packets are under way, and
+ * none is missed when it ends. */
+static void test_canaries_alone(void **state)
+{
+    (void)state;
+    struct world w = new_world();
+    PK_JSON account = pk_ledger_account_new(1);
+    add(account, &w);
+    w.canaries[0] += 2;
+    add(account, &w);
+    PK_JSON open = join(account, NULL);
+    check_sum(group_balance(open));
+    assert_int_equal(of(group_balance(open), "delivered"), 0);
+    assert_int_equal(of(group_balance(open), "underWay"), 0);
+    w.ends = 1, w.given = w.arrived[0] + w.canaries[0];
+    add(account, &w);
+    PK_JSON ended = join(account, NULL);
+    check_sum(group_balance(ended));
+    assert_int_equal(of(group_balance(ended), "delivered"), 0);
+    assert_int_equal(of(group_balance(ended), "unconfirmed"), 0);
+    assert_int_equal(of(group_balance(ended), "underWay"), 0);
+    assert_true(json_is_true(json_object_get(ended, "addsUp")));
+    assert_int_equal(json_array_size(json_object_get(ended, "losses")), 0);
+}
+
 /* No tool, then one: what came before is lost as unread, not to the tool. */
 static void test_lane_without_tool(void **state)
 {
@@ -564,6 +589,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_canaries),
+        cmocka_unit_test(test_canaries_alone),
         cmocka_unit_test(test_all_delivered),
         cmocka_unit_test(test_each_loss_has_its_place),
         cmocka_unit_test(test_what_does_not_add_up_is_told),
