@@ -35,7 +35,25 @@ int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, str
 void pk_agent_close(struct pk_agent *agent);
 PK_DEFINE_CLEANUP(struct pk_agent, pk_agent_close);
 
-/* All of these take the lock. */
+static inline void pk_agent_unlock_p(struct pk_agent **agent)
+{
+    (void)pthread_mutex_unlock(&(*agent)->lock);
+}
+/* Has the lock until the end of the block. */
+#define PK_AGENT_LOCKED(agent)                                                  \
+    PK_CLEANUP(pk_agent_unlock_p) PK_UNUSED struct pk_agent *locked_ = (agent); \
+    (void)pthread_mutex_lock(&(agent)->lock)
+
+/* ---- the lock is held ---- */
+int pk_agent_save(struct pk_agent *agent, struct pk_error *err); /* plane.json */
+/* After a change that did not work: the file as it was. A failure, which is logged, leaves the
+ * thing in the file; the next start tries it again and the next call replaces it. */
+void pk_agent_save_back(struct pk_agent *agent);
+int pk_agent_group_remove(struct pk_agent *agent, const char *key, struct pk_error *err);
+/* How the tap's replay goes; NULL = out of memory. */
+json_t *pk_agent_tap_replay(const struct pk_agent *agent, struct pk_tap *tap);
+
+/* ---- all of these take the lock ---- */
 /* Everything as it should be; failures are kept in the things' states and logged when they change.
  */
 void pk_agent_sweep(struct pk_agent *agent);
