@@ -11,6 +11,7 @@
 #include "base/time.h"
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/supervisor.h"
 
 #define GROUP_NAMES_MAX 4096u
 
@@ -353,6 +354,17 @@ static void print_troubles(const struct pk_ctx *ctx, const json_t *status)
     }
 }
 
+/* The supervisor looks now and then, so its file may be behind. */
+static bool is_ready_by_now(const struct pk_ctx *ctx, const char *engine, const json_t *row)
+{
+    struct pk_service services[PK_SERVICES_MAX];
+    size_t count = pk_services(engine, services);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(services[i].name, pk_json_string_or(row, "name", "")) == 0)
+            return services[i].socket != NULL && pk_service_ready(&ctx->paths, &services[i]);
+    return false;
+}
+
 /* Processes that 'picket up' looks after and that do not answer. */
 static void print_processes(const struct pk_ctx *ctx)
 {
@@ -361,13 +373,15 @@ static void print_processes(const struct pk_ctx *ctx)
     json_t *row;
     json_array_foreach(json_object_get(state, "processes"), i, row)
     {
-        if (strcmp(pk_json_string_or(row, "state", ""), "ready") == 0)
+        const char *reason = pk_json_string_or(row, "reason", "");
+        if (strcmp(pk_json_string_or(row, "state", ""), "ready") == 0 ||
+            is_ready_by_now(ctx, pk_json_string_or(state, "engine", ""), row))
             continue;
         printf("\n%sprocess ", pk_color(ctx, "red"));
         pk_print_clean(stdout, pk_json_string_or(row, "name", ""));
-        printf("%s does not answer (%lld restarts): ", pk_color(ctx, NULL),
-               (long long)pk_json_int_or(row, "restarts", 0));
-        pk_print_clean(stdout, pk_json_string_or(row, "reason", ""));
+        printf("%s does not answer (%lld restarts)%s", pk_color(ctx, NULL),
+               (long long)pk_json_int_or(row, "restarts", 0), reason[0] != '\0' ? ": " : "");
+        pk_print_clean(stdout, reason);
         printf("\n  hint: ");
         pk_print_clean(stdout, pk_json_string_or(row, "log", ""));
         printf(" says more\n");
