@@ -441,6 +441,11 @@ static int run_stats(struct pk_ctx *ctx, const void *arguments, int argc, char *
                " of rules had no room. Live shunts of each group:\n\n",
                pk_json_int_or(stats, "entries", 0), pk_json_int_or(stats, "most", 0),
                pk_json_int_or(stats, "refused", 0));
+    if (people && pk_json_int_or(stats, "unrecorded", 0) > 0)
+        printf("%" PRId64
+               " shunts of groups that were removed have no record: there was no room for "
+               "it.\n\n",
+               pk_json_int_or(stats, "unrecorded", 0));
     r = pk_out_table(ctx, stats, json_object_get(stats, "groups"), stats_columns,
                      PK_ARRAY_SIZE(stats_columns), "name", err);
     const json_t *top = json_object_get(stats, "top");

@@ -2,7 +2,7 @@
 /*
  * The desired plane, how it is kept as it should be, and how things come and change (removal.c: how
  * they go). A change is written to plane.json first: when that fails nothing was done, and when the
- * agent dies afterwards its next start finishes the work.
+ * agent dies afterwards its next start finishes the work. A removal alone does not wait for that.
  */
 #include "node/agent.h"
 
@@ -120,6 +120,8 @@ void pk_agent_sweep(struct pk_agent *agent)
     for (size_t i = 0; i < agent->plane.lane_count; i++) {
         struct pk_lane *lane = agent->plane.lanes[i];
         struct pk_error err = { 0 };
+        if (lane->leaving)
+            continue;
         (void)snprintf(before, sizeof(before), "%s", lane->detail);
         (void)pk_lane_ensure(agent, lane, &err);
         tell("lane", lane->key, before, lane->detail, &err);
@@ -134,10 +136,13 @@ void pk_agent_sweep(struct pk_agent *agent)
     for (size_t i = 0; i < agent->plane.tap_count; i++) {
         struct pk_tap *tap = agent->plane.taps[i];
         struct pk_error err = { 0 };
+        if (tap->leaving)
+            continue;
         (void)snprintf(before, sizeof(before), "%s", tap->detail);
         (void)pk_tap_ensure(agent, tap, &err);
         tell("tap", tap->key, before, tap->detail, &err);
     }
+    pk_agent_end_removals(agent);
     agent->sweeps++;
     agent->sweep_time += pk_time_monotonic() - begun;
 }
@@ -160,11 +165,15 @@ int pk_agent_save(struct pk_agent *agent, struct pk_error *err)
     return pk_node_plane_save(&agent->plane, agent->plane_path, err);
 }
 
-void pk_agent_save_back(struct pk_agent *agent)
+void pk_agent_save_later(struct pk_agent *agent)
 {
     struct pk_error err = { 0 };
-    if (pk_agent_save(agent, &err) < 0)
-        pk_log_error(PK_LOG_WARN, AREA, &err, "cannot take a failed change out of plane.json");
+    bool before = agent->unsaved;
+    agent->unsaved = pk_agent_save(agent, &err) < 0;
+    if (agent->unsaved && !before)
+        pk_log_error(PK_LOG_WARN, AREA, &err, "plane.json is behind what there is: tried again");
+    else if (before && !agent->unsaved)
+        pk_log(PK_LOG_INFO, AREA, "plane.json says what there is again");
 }
 
 static int put_new_lane(struct pk_agent *agent, struct pk_lane *lane, struct pk_error *err)
@@ -180,7 +189,7 @@ static int put_new_lane(struct pk_agent *agent, struct pk_lane *lane, struct pk_
     else if (r == 0)
         return 0;
     pk_node_plane_drop_lane(&agent->plane, lane);
-    pk_agent_save_back(agent);
+    pk_agent_save_later(agent);
     pk_lane_free(lane);
     return r;
 }
@@ -189,19 +198,23 @@ static int put_old_lane(struct pk_agent *agent, struct pk_lane *lane, unsigned m
                         struct pk_error *err)
 {
     unsigned old_mtu = lane->mtu;
+    bool leaving = lane->leaving; /* what of it went already is made again */
     int r = 0;
-    if (mtu != old_mtu) {
+    if (mtu != old_mtu || leaving) {
         lane->mtu = mtu;
+        lane->leaving = false;
         r = pk_agent_save(agent, err);
         if (r < 0) {
             lane->mtu = old_mtu;
+            lane->leaving = leaving;
             return r;
         }
+        lane->left_tries = 0;
     }
     r = pk_lane_ensure(agent, lane, err);
     if (r < 0 && mtu != old_mtu) {
         lane->mtu = old_mtu;
-        pk_agent_save_back(agent);
+        pk_agent_save_later(agent);
         (void)pk_lane_ensure(agent, lane, NULL);
     }
     return r;
@@ -261,7 +274,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         (void)snprintf(key, sizeof(key), "%s/%u", group->key, group->shares[i].lane);
         const struct pk_lane *lane = pk_node_plane_lane(&agent->plane, key);
         devices += lane != NULL && pk_lane_has_device(lane);
-        if (lane == NULL) {
+        if (lane == NULL || lane->leaving) {
             (void)pk_fail(err, PK_E_NOTFOUND, "group %s: there is no lane %u", group->key,
                           group->shares[i].lane);
             return pk_hint(err, "make the lane first: PUT /v1/fleets/%s/lanes/%s/%u", group->fleet,
@@ -295,15 +308,17 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         owned = NULL;
         r = pk_agent_save(agent, err);
         bool saved = r == 0;
-        if (r == 0)
+        if (r == 0) {
+            pk_agent_group_stay(agent, group->key);
             r = pk_group_ensure(agent, group, err);
+        }
         if (r == 0) {
             pk_group_free(old);
             return 0;
         }
         pk_node_plane_drop_group(&agent->plane, group);
         if (saved && old == NULL)
-            (void)pk_agent_group_remove(agent, group->key, NULL);
+            pk_agent_group_leave(agent, group->key);
         owned = group;
     }
     if (old != NULL && pk_node_plane_add_group_take(&agent->plane, old, NULL) == 0) {
@@ -311,7 +326,7 @@ int pk_agent_put_group_take(struct pk_agent *agent, struct pk_group *group, stru
         struct pk_error ignored = { 0 };
         (void)pk_group_ensure(agent, old, &ignored);
     }
-    pk_agent_save_back(agent);
+    pk_agent_save_later(agent);
     return r;
 }
 
@@ -385,7 +400,7 @@ int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_
         pk_tap_free(tap);
         return PK_E_NOTFOUND;
     }
-    if (old != NULL && same_tap(old, tap)) {
+    if (old != NULL && !old->leaving && same_tap(old, tap)) {
         pk_tap_free(tap);
         return pk_tap_ensure(agent, old, err);
     }
@@ -406,11 +421,12 @@ int pk_agent_put_tap_take(struct pk_agent *agent, struct pk_tap *tap, struct pk_
     if (added)
         pk_node_plane_drop_tap(&agent->plane, tap);
     pk_tap_free(tap);
-    if (old != NULL && pk_node_plane_add_tap_take(&agent->plane, old, NULL) == 0 && saved) {
+    if (old != NULL && pk_node_plane_add_tap_take(&agent->plane, old, NULL) == 0 && saved &&
+        !old->leaving) {
         old->attached = false;
         struct pk_error ignored = { 0 };
         (void)pk_tap_ensure(agent, old, &ignored);
     }
-    pk_agent_save_back(agent);
+    pk_agent_save_later(agent);
     return r;
 }

@@ -10,6 +10,12 @@
 #include "node/internal.h"
 #include "node/node.h"
 
+/* A group that was removed and whose shunts are not all taken out yet: it waits for the sweep. */
+struct pk_leaving {
+    char key[2 * PK_NODE_NAME_MAX + 2];
+    bool told; /* a fault was logged */
+};
+
 struct pk_agent {
     struct pk_paths paths;
     char plane_path[224];
@@ -18,6 +24,9 @@ struct pk_agent {
     int ioctl_fd;
     pthread_mutex_t lock; /* guards all below, and the above two */
     struct pk_plane plane;
+    bool unsaved; /* plane.json is behind: the sweep tries again */
+    struct pk_leaving leaving[PK_NODE_GROUPS_MAX];
+    size_t leaving_count;
     struct pk_broker *broker;
     struct pk_prober *prober;
     struct pk_shunts *shunts;       /* has a lock of its own */
@@ -46,10 +55,16 @@ static inline void pk_agent_unlock_p(struct pk_agent **agent)
 
 /* ---- the lock is held ---- */
 int pk_agent_save(struct pk_agent *agent, struct pk_error *err); /* plane.json */
-/* After a change that did not work: the file as it was. A failure, which is logged, leaves the
- * thing in the file; the next start tries it again and the next call replaces it. */
-void pk_agent_save_back(struct pk_agent *agent);
-int pk_agent_group_remove(struct pk_agent *agent, const char *key, struct pk_error *err);
+/* The same where nothing is to wait for it: after a change that did not work, and before a removal.
+ * A failure is logged, and the sweep tries again. */
+void pk_agent_save_later(struct pk_agent *agent);
+/* Removes the broker's group, at once or, where it has many shunts or something does not work, with
+ * the sweeps that come. */
+void pk_agent_group_leave(struct pk_agent *agent, const char *key);
+/* It was asked for anew: it is not removed any more. */
+void pk_agent_group_stay(struct pk_agent *agent, const char *key);
+/* Goes on with all that is to go and is not gone, and with a file that is behind. */
+void pk_agent_end_removals(struct pk_agent *agent);
 /* How the tap's replay goes; NULL = out of memory. */
 json_t *pk_agent_tap_replay(const struct pk_agent *agent, struct pk_tap *tap);
 

@@ -297,6 +297,7 @@ int pk_inline_tap_ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_e
 int pk_inline_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *err)
 {
     int first = pk_broker_inline_detach(agent->broker, tap->key, err);
+    tap->detached = first == 0;
     int r = pk_tap_restore_interface(agent, tap->interface, &tap->before, first < 0 ? NULL : err);
     first = first < 0 ? first : r;
     r = pk_tap_restore_interface(agent, tap->other.interface, &tap->other.before,

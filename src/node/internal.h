@@ -194,6 +194,8 @@ struct pk_lane {
     struct pk_lane_second second; /* of an inline lane */
     struct pk_lane_device device; /* the interface that feeds it instead of the broker */
     bool attached; /* by this process, so that programs are renewed after an upgrade */
+    bool leaving;  /* its removal did not work: the sweep tries again */
+    unsigned left_tries;
     bool working, reader;
     struct {
         pk_nsec since;      /* the same sockets are there without a break; 0 = there is none */
@@ -265,7 +267,9 @@ struct pk_tap {
     struct pk_tunnel_config tunnel; /* of a tunnel tap */
     struct pk_nic_spec nic;         /* not of a replay tap */
     struct pk_tap_before before;
-    bool leaving; /* its removal began: an agent that starts now ends it */
+    bool leaving;        /* its removal began: an agent that starts now ends it */
+    bool detached;       /* by its removal: the interface may have to be put back still */
+    unsigned left_tries; /* removals that did not work */
     /* what there is */
     char send_name[16];
     unsigned ifindex, live_mtu;

@@ -83,12 +83,13 @@
  * GET /v1/fleets/{fleet}/shunts?group=&limit=&page=   {"shunts":[..],"page":text|null}
  * DELETE /v1/fleets/{fleet}/shunts   {"flows":[..],"groups":[..]} or {"all":true,"groups":[..]}; {"removed"}
  * GET /v1/fleets/{fleet}/shunts/stats?top=10
- *     {"entries","most","refused","groups":[{"name","entries","packets","bytes","passedPackets",
+ *     {"entries","most","refused","unrecorded","groups":[{"name","entries","packets","bytes","passedPackets",
  *      "passedBytes"}],"top":[..]}
  * DELETE /v1/plane   everything of this instance goes
  * GET /metrics   all counters as OpenMetrics text (docs/reference/metrics.md)
  *
- * All calls are idempotent. PUT answers when the thing works; a call that fails leaves what was.
+ * All calls are idempotent. PUT answers when the thing works; a call that fails leaves what was. DELETE
+ * answers when the thing is gone; what cannot be removed stays known, and the agent goes on trying.
  */
 /* clang-format on */
 #ifndef PICKET_NODE_NODE_H

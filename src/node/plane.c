@@ -836,6 +836,8 @@ json_t *pk_node_plane_to_json(const struct pk_plane *plane)
     int bad = 0;
     for (size_t i = 0; i < plane->lane_count; i++) {
         const struct pk_lane *lane = plane->lanes[i];
+        if (lane->leaving)
+            continue;
         bad |= json_array_append_new(
             lanes, json_pack("{s:s,s:s,s:i,s:{s:i,s:o*,s:s*},s:o*,s:o*}", "fleet", lane->fleet,
                              "group", lane->group, "index", (int)lane->index, "spec", "mtu",

@@ -22,12 +22,17 @@
 #define LOOK_STEPS 25u
 #define LOOK_EVERY (200 * PK_NSEC_PER_MS)
 #define PAGE_SIZE  8192u
+/* Less than a page at once where the agent's lock is held: a dead lane waits for it. */
+#define LEAVE_SIZE 2048u
 #define TOP_MAX    100u
 #define TEXT_MAX   (8u << 20)
 
 struct shunt_group {
     bool there;
     bool overload;
+    bool leaving;     /* its entries are being taken out, from at on */
+    uint32_t at;      /* of a page; 0 = from the start */
+    uint64_t dropped; /* of them, without a record */
     char fleet[PK_NODE_NAME_MAX + 1], name[PK_NODE_NAME_MAX + 1];
     struct pk_shunt_spec rule;
     bool log_open;
@@ -50,12 +55,19 @@ struct pk_shunts {
     uint64_t used;             /* groups that have entries, or may, in this look */
     size_t seen, last_seen;    /* entries, in this look and in the one before */
     bool first_look_done;
-    bool told; /* that records cannot be written */
+    bool told;           /* that records cannot be written */
+    uint64_t unrecorded; /* shunts of groups that left, since the agent started */
 };
 
 static void unlock_p(struct pk_shunts **shunts)
 {
     (void)pthread_mutex_unlock(&(*shunts)->lock);
+}
+/* Whoever removes many entries does so in batches of a page, and lets others to the lock after
+ * each: they may hold the agent's lock meanwhile. */
+static void let_others(void)
+{
+    pk_sleep_ms(1);
 }
 #define PK_LOCKED(shunts)                                                \
     PK_CLEANUP(unlock_p) PK_UNUSED struct pk_shunts *locked_ = (shunts); \
@@ -134,6 +146,7 @@ int pk_shunts_group_set(struct pk_shunts *shunts, const char *fleet, const char 
     if (r < 0)
         return r;
     shunts->groups[number].rule = *rule;
+    shunts->groups[number].leaving = false;
     return apply_rule(shunts, number, err);
 }
 
@@ -319,14 +332,17 @@ int pk_shunts_sweep(struct pk_shunts *shunts, struct pk_error *err)
 /* Some pages; all entries are looked at in LOOK_STEPS of these, or in one where they are few. */
 static void step(struct pk_shunts *shunts)
 {
-    PK_LOCKED(shunts);
     struct pk_error err = { 0 };
-    size_t budget = PK_MAX(shunts->last_seen / LOOK_STEPS, 2 * PAGE_SIZE), done = 0;
+    size_t budget = 0, done = 0;
     bool end = false;
     int r = 0;
-    if (shunts->page.next == 0 && pk_broker_shunts_groups(shunts->broker) == 0)
-        return;
     do {
+        if (done > 0)
+            let_others();
+        PK_LOCKED(shunts);
+        if (shunts->page.next == 0 && pk_broker_shunts_groups(shunts->broker) == 0)
+            return;
+        budget = PK_MAX(shunts->last_seen / LOOK_STEPS, 2 * PAGE_SIZE);
         size_t before = shunts->seen;
         r = look(shunts, &end, &err);
         done += end ? 0 : shunts->seen - before;
@@ -358,38 +374,116 @@ static void *run(void *arg)
     }
 }
 
-int pk_shunts_group_forget(struct pk_shunts *shunts, const char *key, struct pk_error *err)
+/* ---- groups that leave ---- */
+
+static int begin_to_leave(struct pk_shunts *shunts, unsigned number, struct pk_error *err)
+{
+    struct shunt_group *group = &shunts->groups[number];
+    int r = pk_broker_shunt_rule_set(shunts->broker, number, NULL, err);
+    if (r < 0)
+        return r;
+    group->leaving = true;
+    group->at = 0;
+    /* Programs that began before the rule went may still make one. */
+    if ((pk_broker_shunts_groups(shunts->broker) >> number & 1) != 0)
+        pk_broker_shunts_settle();
+    return 0;
+}
+
+/* Entries that are closed go, recorded or not. */
+static int drop_entries(struct pk_shunts *shunts, struct shunt_group *group,
+                        const struct pk_shunt_key *keys, size_t count, struct pk_error *err)
+{
+    uint64_t dropped = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct pk_shunt shunt;
+        if (pk_broker_shunt_get(shunts->broker, &keys[i], &shunt) &&
+            !(group->log_open &&
+              pk_shunt_log_knows(&group->log, pk_shunt_record_id(&keys[i], &shunt))))
+            dropped++;
+    }
+    int r = pk_broker_shunts_delete(shunts->broker, keys, count, err);
+    if (r == 0) {
+        group->dropped += dropped;
+        shunts->unrecorded += dropped;
+    }
+    return r;
+}
+
+static size_t keys_of_group(const struct pk_shunt_page *page, unsigned number,
+                            struct pk_shunt_key *keys)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < page->count; i++)
+        if (page->keys[i].group == number)
+            keys[count++] = page->keys[i];
+    return count;
+}
+
+/* One page of all entries. The look's own page is borrowed: it goes on where it was. */
+static int leave_page(struct pk_shunts *shunts, unsigned number, bool *ret_end,
+                      struct pk_error *err)
+{
+    struct shunt_group *group = &shunts->groups[number];
+    struct pk_shunt_page *page = &shunts->page;
+    uint32_t look_at = page->next;
+    page->next = group->at;
+    page->size = LEAVE_SIZE;
+    int r = pk_broker_shunts_read(shunts->broker, page, err);
+    page->size = PAGE_SIZE;
+    uint32_t next = page->next;
+    bool end = page->end;
+    size_t count = r < 0 ? 0 : keys_of_group(page, number, shunts->over);
+    page->next = look_at;
+    if (count > 0) {
+        struct pk_error fault;
+        bool dropped = group->dropped > 0;
+        r = pk_broker_shunts_close(shunts->broker, shunts->over, count, PK_SHUNT_REMOVED, err);
+        if (r < 0)
+            return r;
+        pk_broker_shunts_settle();
+        if (take_out(shunts, shunts->over, count, &fault) < 0) {
+            count = keys_of_group(page, number, shunts->over); /* reordered since */
+            r = drop_entries(shunts, group, shunts->over, count, err);
+            if (!dropped && group->dropped > 0)
+                pk_log_error(PK_LOG_WARN, AREA, &fault,
+                             "group %s/%s goes, but not all of its shunts can be recorded",
+                             group->fleet, group->name);
+        }
+    }
+    if (r < 0)
+        return r;
+    group->at = next;
+    *ret_end = end;
+    return 0;
+}
+
+int pk_shunts_group_forget(struct pk_shunts *shunts, const char *key, bool *ret_done,
+                           struct pk_error *err)
 {
     PK_LOCKED(shunts);
+    bool end = true;
     int number = pk_broker_group_number(shunts->broker, key);
-    if (number < 0)
+    if (number < 0) {
+        *ret_done = true;
         return 0;
+    }
     struct shunt_group *group = &shunts->groups[number];
     int r = name_group(shunts, (unsigned)number, key, err);
-    if (r == 0)
-        r = pk_broker_shunt_rule_set(shunts->broker, (unsigned)number, NULL, err);
-    bool looked_up = (pk_broker_shunts_groups(shunts->broker) >> number & 1) != 0;
-    /* Programs that began before the rule went may still make one. */
-    if (r == 0 && looked_up)
-        pk_broker_shunts_settle();
-    shunts->page.next = 0; /* the look begins anew */
-    shunts->seen = 0;
-    shunts->used = 0;
-    do {
-        size_t count = 0;
-        if (!looked_up || r < 0)
-            break;
-        r = pk_broker_shunts_read(shunts->broker, &shunts->page, err);
-        for (size_t i = 0; r == 0 && i < shunts->page.count; i++)
-            if (shunts->page.keys[i].group == number)
-                shunts->over[count++] = shunts->page.keys[i];
-        if (r == 0 && count > 0)
-            r = close_and_take_out(shunts, shunts->over, count, PK_SHUNT_REMOVED, err);
-    } while (!shunts->page.end);
-    shunts->page.next = 0;
-    if (r == 0)
+    if (r == 0 && !group->leaving)
+        r = begin_to_leave(shunts, (unsigned)number, err);
+    if (r == 0 && (pk_broker_shunts_groups(shunts->broker) >> number & 1) != 0)
+        r = leave_page(shunts, (unsigned)number, &end, err);
+    if (r < 0)
+        return r;
+    if (end) {
+        if (group->dropped > 0)
+            pk_log(PK_LOG_WARN, AREA, "group %s: %llu of its shunts have no record", key,
+                   (unsigned long long)group->dropped);
         drop_group(group);
-    return r;
+    }
+    *ret_done = end;
+    return 0;
 }
 
 /* ---- life ---- */
@@ -460,6 +554,11 @@ void pk_shunts_free(struct pk_shunts *shunts)
 
 /* ---- calls ---- */
 
+static bool is_of(const struct shunt_group *group, const char *fleet)
+{
+    return group->there && !group->leaving && strcmp(group->fleet, fleet) == 0;
+}
+
 /* The groups that are meant, as bits. */
 static int groups_of(struct pk_shunts *shunts, const char *fleet, const json_t *names,
                      uint64_t *ret_groups, struct pk_error *err)
@@ -468,13 +567,13 @@ static int groups_of(struct pk_shunts *shunts, const char *fleet, const json_t *
     size_t i;
     json_t *name;
     for (unsigned n = 0; names == NULL && n < PK_BROKER_GROUPS_MAX; n++)
-        if (shunts->groups[n].there && strcmp(shunts->groups[n].fleet, fleet) == 0)
+        if (is_of(&shunts->groups[n], fleet))
             groups |= 1ull << n;
     json_array_foreach(names, i, name)
     {
         uint64_t before = groups;
         for (unsigned n = 0; n < PK_BROKER_GROUPS_MAX; n++)
-            if (shunts->groups[n].there && strcmp(shunts->groups[n].fleet, fleet) == 0 &&
+            if (is_of(&shunts->groups[n], fleet) &&
                 strcmp(shunts->groups[n].name, json_string_value(name)) == 0)
                 groups |= 1ull << n;
         if (before != groups)
@@ -553,12 +652,14 @@ int pk_shunts_post(struct pk_shunts *shunts, const char *fleet, const json_t *bo
         pk_shunt_order_done(&order);
         return pk_no_memory(err);
     }
-    (void)pthread_mutex_lock(&shunts->lock);
-    r = groups_of(shunts, fleet, order.groups, &groups, err);
-    for (unsigned n = 0; n < PK_BROKER_GROUPS_MAX && r == 0; n++)
-        if ((groups >> n & 1) != 0)
+    for (unsigned n = 0; n < PK_BROKER_GROUPS_MAX && r == 0; n++) {
+        if (n > 0 && (groups >> n & 1) == 0)
+            continue;
+        PK_LOCKED(shunts); /* anew for each: the groups may be others by now */
+        r = groups_of(shunts, fleet, order.groups, &groups, err);
+        if (r == 0 && (groups >> n & 1) != 0)
             r = add_to_group(shunts, &order, n, keys, &sums, err);
-    (void)pthread_mutex_unlock(&shunts->lock);
+    }
     pk_shunt_order_done(&order);
     if (r < 0)
         return r;
@@ -574,47 +675,72 @@ int pk_shunts_post(struct pk_shunts *shunts, const char *fleet, const json_t *bo
 }
 
 /* Lock held. */
-static int remove_flows(struct pk_shunts *shunts, const struct pk_shunt_order *order,
-                        uint64_t groups, size_t *ret_removed, struct pk_error *err)
+static int remove_from_group(struct pk_shunts *shunts, const struct pk_shunt_order *order,
+                             unsigned group, struct pk_shunt_key *keys, size_t *removed,
+                             struct pk_error *err)
 {
+    size_t there = 0, count = keys_of(order, group, keys);
+    for (size_t i = 0; i < count; i++) {
+        struct pk_shunt shunt;
+        if (pk_broker_shunt_get(shunts->broker, &keys[i], &shunt))
+            keys[there++] = keys[i];
+    }
+    *removed += there;
+    return there > 0 ? close_and_take_out(shunts, keys, there, PK_SHUNT_REMOVED, err) : 0;
+}
+
+static int remove_flows(struct pk_shunts *shunts, const char *fleet,
+                        const struct pk_shunt_order *order, size_t *removed, struct pk_error *err)
+{
+    uint64_t groups = 0;
     PK_CLEANUP(pk_free_p)
     struct pk_shunt_key *keys = pk_zalloc_array(order->flow_count, sizeof *keys);
     if (keys == NULL)
         return pk_no_memory(err);
     for (unsigned n = 0; n < PK_BROKER_GROUPS_MAX; n++) {
-        if ((groups >> n & 1) == 0)
+        if (n > 0 && (groups >> n & 1) == 0)
             continue;
-        size_t there = 0, count = keys_of(order, n, keys);
-        for (size_t i = 0; i < count; i++) {
-            struct pk_shunt shunt;
-            if (pk_broker_shunt_get(shunts->broker, &keys[i], &shunt))
-                keys[there++] = keys[i];
-        }
-        *ret_removed += there;
-        int r = there > 0 ? close_and_take_out(shunts, keys, there, PK_SHUNT_REMOVED, err) : 0;
+        PK_LOCKED(shunts);
+        int r = groups_of(shunts, fleet, order->groups, &groups, err);
+        if (r == 0 && (groups >> n & 1) != 0)
+            r = remove_from_group(shunts, order, n, keys, removed, err);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static int remove_all(struct pk_shunts *shunts, uint64_t groups, size_t *ret_removed,
-                      struct pk_error *err)
+static int remove_page(struct pk_shunts *shunts, const char *fleet,
+                       const struct pk_shunt_order *order, struct pk_shunt_page *page,
+                       size_t *removed, struct pk_error *err)
+{
+    PK_LOCKED(shunts);
+    uint64_t groups = 0;
+    size_t count = 0;
+    int r = groups_of(shunts, fleet, order->groups, &groups, err);
+    if (r == 0)
+        r = pk_broker_shunts_read(shunts->broker, page, err);
+    for (size_t i = 0; r == 0 && i < page->count; i++)
+        if ((groups >> (page->keys[i].group & 63) & 1) != 0)
+            page->keys[count++] = page->keys[i];
+    if (r == 0 && count > 0)
+        r = close_and_take_out(shunts, page->keys, count, PK_SHUNT_REMOVED, err);
+    *removed += count;
+    return r;
+}
+
+static int remove_all(struct pk_shunts *shunts, const char *fleet,
+                      const struct pk_shunt_order *order, size_t *removed, struct pk_error *err)
 {
     struct pk_shunt_page page;
     int r = pk_shunt_page_init(&page, PAGE_SIZE, err);
-    while (r == 0) {
-        size_t count = 0;
-        r = pk_broker_shunts_read(shunts->broker, &page, err);
-        for (size_t i = 0; r == 0 && i < page.count; i++)
-            if ((groups >> (page.keys[i].group & 63) & 1) != 0)
-                page.keys[count++] = page.keys[i];
-        if (r == 0 && count > 0)
-            r = close_and_take_out(shunts, page.keys, count, PK_SHUNT_REMOVED, err);
-        *ret_removed += count;
-        if (page.end)
-            break;
-    }
+    if (r < 0)
+        return r;
+    do {
+        if (page.next != 0)
+            let_others();
+        r = remove_page(shunts, fleet, order, &page, removed, err);
+    } while (r == 0 && !page.end);
     pk_shunt_page_done(&page);
     return r;
 }
@@ -623,19 +749,14 @@ int pk_shunts_delete(struct pk_shunts *shunts, const char *fleet, const json_t *
                      json_t **ret_json, struct pk_error *err)
 {
     struct pk_shunt_order order = { 0 };
-    uint64_t groups = 0;
     size_t removed = 0;
     int r = pk_check_name("fleet", fleet, err);
     if (r == 0)
         r = pk_shunt_order_parse(body, true, &order, err);
     if (r < 0)
         return r;
-    (void)pthread_mutex_lock(&shunts->lock);
-    r = groups_of(shunts, fleet, order.groups, &groups, err);
-    if (r == 0)
-        r = order.all ? remove_all(shunts, groups, &removed, err)
-                      : remove_flows(shunts, &order, groups, &removed, err);
-    (void)pthread_mutex_unlock(&shunts->lock);
+    r = order.all ? remove_all(shunts, fleet, &order, &removed, err)
+                  : remove_flows(shunts, fleet, &order, &removed, err);
     pk_shunt_order_done(&order);
     if (r < 0)
         return r;
@@ -645,7 +766,7 @@ int pk_shunts_delete(struct pk_shunts *shunts, const char *fleet, const json_t *
 
 /* What a list needs of the groups, without keeping the lock while it reads. */
 struct names {
-    uint64_t groups;
+    uint64_t groups, unrecorded;
     char name[PK_BROKER_GROUPS_MAX][PK_NODE_NAME_MAX + 1];
 };
 
@@ -661,6 +782,7 @@ static int copy_names(struct pk_shunts *shunts, const char *fleet, const char *g
     PK_LOCKED(shunts);
     for (unsigned n = 0; n < PK_BROKER_GROUPS_MAX; n++)
         memcpy(names->name[n], shunts->groups[n].name, sizeof names->name[n]);
+    names->unrecorded = shunts->unrecorded;
     return groups_of(shunts, fleet, list, &names->groups, err);
 }
 
@@ -755,10 +877,10 @@ static int stats_json(struct pk_shunts *shunts, const struct names *names,
         if (r == 0)
             (void)json_array_append_new(flows, flow);
     }
-    json_t *json = json_pack("{s:I,s:i,s:I,s:o,s:o}", "entries", (json_int_t)entries, "most",
+    json_t *json = json_pack("{s:I,s:i,s:I,s:I,s:o,s:o}", "entries", (json_int_t)entries, "most",
                              (int)PK_SHUNTS_MAX, "refused",
-                             (json_int_t)pk_broker_shunts_refused(shunts->broker), "groups", groups,
-                             "top", flows);
+                             (json_int_t)pk_broker_shunts_refused(shunts->broker), "unrecorded",
+                             (json_int_t)names->unrecorded, "groups", groups, "top", flows);
     if (r < 0 || json == NULL) {
         json_decref(json);
         return r < 0 ? r : pk_no_memory(err);

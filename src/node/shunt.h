@@ -60,8 +60,12 @@ int pk_shunts_group_set(struct pk_shunts *shunts, const char *fleet, const char 
 int pk_shunts_group_overload(struct pk_shunts *shunts, const char *fleet, const char *group,
                              bool on, struct pk_error *err);
 #define PK_SHUNT_OVERLOAD_AFTER (1u << 20)
-/* Before the broker's group is removed: ends and records its shunts. */
-int pk_shunts_group_forget(struct pk_shunts *shunts, const char *key, struct pk_error *err);
+/* Before the broker's group is removed: ends and records its shunts, some thousands with each call,
+ * until *ret_done. What cannot be recorded goes too, is counted ("unrecorded" of
+ * pk_shunts_stats()) and logged. From the first call on nobody can ask for shunts of the group;
+ * pk_shunts_group_set() takes it back. */
+int pk_shunts_group_forget(struct pk_shunts *shunts, const char *key, bool *ret_done,
+                           struct pk_error *err);
 
 /* ---- calls of the API: node.h describes them ---- */
 

@@ -284,6 +284,7 @@ int pk_tap_remove(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
     int first = pk_broker_tap_detach(agent->broker, tap->key, err);
     if (first == PK_E_NOTFOUND)
         first = 0;
+    tap->detached = first == 0;
     int r;
     if (tap->kind == PK_TAP_REPLAY)
         r = pk_link_delete(agent->nl, tap->interface, first < 0 ? NULL : err);

@@ -755,9 +755,16 @@ def test_a_full_disk_leaves_the_old_plane(idle_instance):
         error = refused(instance, 507, "PUT", "/v1/fleets/f/lanes/g/1", {"mtu": 1500})
         assert "room" in error["hint"]
         refused(instance, 507, "PUT", "/v1/fleets/f/taps/t", {"kind": "replay", "mtu": 1500, "group": "g"})
-        refused(instance, 507, "DELETE", "/v1/fleets/f/groups/g")
         assert instance.plane() == before and instance.links() == links and len(instance.namespaces()) == 1
+        # What goes does not wait for the disk.
+        saved = (disk / "plane.json").read_text()
+        instance.delete("/v1/fleets/f/groups/g")
+        instance.delete("/v1/fleets/f/lanes/g/0")
+        assert instance.plane()["groups"] == [] and instance.plane()["lanes"] == [] and instance.namespaces() == []
+        assert (disk / "plane.json").read_text() == saved
         filler.unlink()
+        wait_until(lambda: json.loads((disk / "plane.json").read_text())["groups"] == [], 10, "the file to follow")
+        assert json.loads((disk / "plane.json").read_text())["lanes"] == []
         make_lanes(instance, 2)
         assert len(instance.plane()["lanes"]) == 2
         instance.delete("/v1/plane")
@@ -765,6 +772,36 @@ def test_a_full_disk_leaves_the_old_plane(idle_instance):
     finally:
         instance.stop(signal.SIGKILL)
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_what_cannot_be_removed_stays_known(instance):
+    """As with a bpffs that somebody mounted read-only: programs' pins cannot be taken out."""
+    make_lanes(instance)
+    instance.put("/v1/fleets/f/taps/t", {"kind": "replay", "mtu": 1500, "group": "g"})
+    bpf = str(instance.run / "bpf")
+    subprocess.run(["mount", "-o", "remount,bind,ro", bpf], check=True)
+    try:
+        refused(instance, 500, "DELETE", "/v1/fleets/f/taps/t")
+        tap = instance.tap()
+        assert tap["state"] == "detached" and "cannot be removed" in tap["detail"]
+        assert json.loads((instance.state / "node/plane.json").read_text())["taps"][0]["leaving"]
+        refused(instance, 409, "DELETE", "/v1/fleets/f/groups/g")  # the tap may send to it still
+        subprocess.run(["mount", "-o", "remount,bind,rw", bpf], check=True)
+        wait_until(lambda: instance.plane()["taps"] == [], 10, "the sweep to end it")
+        instance.delete("/v1/fleets/f/groups/g")
+
+        subprocess.run(["mount", "-o", "remount,bind,ro", bpf], check=True)
+        refused(instance, 500, "DELETE", "/v1/fleets/f/lanes/g/0")
+        assert "cannot be removed" in instance.lane()["detail"]
+        assert json.loads((instance.state / "node/plane.json").read_text())["lanes"] == []
+        refused(instance, 404, "PUT", "/v1/fleets/f/groups/g", {"lanes": [{"index": 0}]})
+        subprocess.run(["mount", "-o", "remount,bind,rw", bpf], check=True)
+        wait_until(lambda: instance.plane()["lanes"] == [], 10, "the sweep to end it")
+        assert instance.links() == [] and instance.namespaces() == []
+    finally:
+        subprocess.run(["mount", "-o", "remount,bind,rw", bpf], check=True)
+    make_lanes(instance)
+    assert instance.lane()["state"] == "unread"
 
 
 def test_a_damaged_plane_file_stops_the_start_not_the_packets(instance):

@@ -247,6 +247,41 @@ spec:
 """
 
 
+def test_a_group_with_many_shunts_goes_while_others_change(bed):
+    bed = bed()
+    instance = bed.instance
+    many, batch = 131072, 8192  # a request has at most a megabyte
+    for first in range(0, many, batch):
+        flows = [{"src": f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}", "srcPort": 1024, "dst": SERVER,
+                  "dstPort": 443, "proto": "tcp"} for n in range(first, first + batch)]
+        instance.call("POST", "/v1/fleets/f/shunts", {"flows": flows, "ttlSeconds": 3600, "idleSeconds": 3600})
+    assert instance.get("/v1/fleets/f/shunts/stats")["entries"] == many
+    instance.put("/v1/fleets/f/lanes/other/0", {"mtu": 1500})
+    instance.delete("/v1/fleets/f/taps/t")
+    took, deleted = [], []
+
+    def delete():
+        instance.delete("/v1/fleets/f/groups/g")
+        deleted.append(time.monotonic())
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    changes = 0
+    while not deleted:
+        begun = time.monotonic()
+        instance.put("/v1/fleets/f/groups/other", {"lanes": [{"index": 0, "weight": 1 + changes % 9}],
+                                                   "shunt": {"after": 1000 + changes}})
+        took.append(time.monotonic() - begun)
+        changes += 1
+    thread.join()
+    print(f"{changes} changes of a group while {many} shunts of another went; "
+          f"the longest took {max(took) * 1000:.0f} ms, the median {statistics.median(took) * 1000:.0f} ms")
+    assert changes > 5
+    records = bed.records()
+    assert len(records) == many == len({record["src_ip"] for record in records})
+    assert [group["name"] for group in instance.plane()["groups"]] == ["other"]
+
+
 def test_whole(picket):
     """From the fleet file to the event; the commands tell the same."""
     whole = Whole()

@@ -60,7 +60,8 @@ static unsigned make_group(const char *fleet, const char *name)
 
 static void drop_group(const char *key)
 {
-    OK(pk_shunts_group_forget(shunts, key, &err));
+    for (bool done = false; !done;)
+        OK(pk_shunts_group_forget(shunts, key, &done, &err));
     OK(pk_broker_group_remove(broker, key, &err));
 }
 
@@ -421,6 +422,104 @@ static void group_goes(void **state)
     close_all();
 }
 
+/* Flows of the given ports, and of hosts from 10.1.0.0 on. */
+static int64_t post_many(const char *group, unsigned count)
+{
+    json_t *flows = json_array();
+    for (unsigned i = 0; i < count; i++) {
+        char source[32];
+        snprintf(source, sizeof source, "10.1.%u.%u", i / 250, 1 + i % 250);
+        json_array_append_new(flows,
+                              json_pack("{s:s,s:i,s:s,s:i,s:s}", "src", source, "srcPort", 1024,
+                                        "dst", "10.0.0.1", "dstPort", 443, "proto", "tcp"));
+    }
+    return post("f", json_pack("{s:o,s:[s]}", "flows", flows, "groups", group), "added");
+}
+
+static int64_t stat_of(const char *what)
+{
+    PK_JSON json = NULL;
+    OK(pk_shunts_stats(shunts, "f", 0, &json, &err));
+    return pk_json_int_or(json, what, -1);
+}
+
+/* One that has many goes in many steps, and what else is asked for does not wait. */
+static void a_large_group_goes(void **state)
+{
+    (void)state;
+    enum { FLOWS = 16384 };
+    open_all();
+    (void)make_group("f", "analysis");
+    (void)make_group("f", "capture");
+    assert_int_equal(post_many("analysis", FLOWS), FLOWS);
+    assert_int_equal(post_many("capture", 500), 500);
+    bool done = false;
+    unsigned calls = 0;
+    for (; !done; calls++) {
+        OK(pk_shunts_group_forget(shunts, "f/analysis", &done, &err));
+        /* Of a group that goes nobody gets a shunt any more; the other one works on. */
+        PK_JSON json = NULL;
+        assert_int_equal(call(pk_shunts_post, "f",
+                              json_of("{'groups':['analysis'],'flows':[" FLOW "]}", 9), &json),
+                         PK_E_NOTFOUND);
+        assert_int_equal(
+            post("f", json_of("{'groups':['capture'],'flows':[" FLOW "]}", 20 + calls), "added"),
+            1);
+        OK(pk_shunts_sweep(shunts, &err)); /* a look between the steps */
+    }
+    assert_true(calls > 1);
+    OK(pk_broker_group_remove(broker, "f/analysis", &err));
+    PK_JSON all = records("f", "analysis");
+    assert_int_equal(json_array_size(all), FLOWS);
+    assert_int_equal(stat_of("entries"), 500 + calls);
+    assert_int_equal(stat_of("unrecorded"), 0);
+    assert_int_equal(delete ("f", json_of("{'all':true}")), 500 + calls);
+
+    /* It is asked for again before it is gone. */
+    (void)make_group("f", "analysis");
+    assert_int_equal(post_many("analysis", FLOWS), FLOWS);
+    OK(pk_shunts_group_forget(shunts, "f/analysis", &done, &err));
+    assert_false(done);
+    OK(pk_shunts_group_set(shunts, "f", "analysis", &no_rule, &err));
+    assert_int_equal(post("f", json_of("{'groups':['analysis'],'flows':[" FLOW "]}", 9), "added"),
+                     1);
+    forget_records("f", "analysis");
+    forget_records("f", "capture");
+    drop_group("f/analysis");
+    drop_group("f/capture");
+    forget_records("f", "analysis");
+    close_all();
+}
+
+/* Records can wait, a group that is to go cannot. */
+static void goes_without_records(void **state)
+{
+    (void)state;
+    open_all();
+    (void)make_group("f", "analysis");
+    (void)make_group("f", "capture");
+    PK_CLEANUP(pk_free_p) char *dir = pk_shunt_log_dir(&paths, "f", "analysis");
+    assert_int_equal(post_many("analysis", 300), 300);
+    assert_int_equal(delete ("f", json_of("{'groups':['analysis'],'flows':["
+                                          "{'src':'10.1.0.1','srcPort':1024,'dst':'10.0.0.1',"
+                                          "'dstPort':443,'proto':'tcp'}]}")),
+                     1);
+    PK_CLEANUP(pk_free_p) char *file = pk_asprintf("%s/shunt-1.json", dir);
+    PK_CLEANUP(pk_free_p) char *kept = pk_asprintf("%s/kept", dir);
+    assert_int_equal(rename(file, kept), 0);
+    assert_int_equal(mkdir(file, 0700), 0); /* no log can be written */
+    drop_group("f/analysis");
+    assert_int_equal(stat_of("unrecorded"), 299);
+    assert_int_equal(stat_of("entries"), 0);
+    assert_int_equal(rmdir(file), 0);
+    assert_int_equal(rename(kept, file), 0);
+    PK_JSON all = records("f", "analysis");
+    assert_int_equal(json_array_size(all), 1);
+    forget_records("f", "analysis");
+    drop_group("f/capture");
+    close_all();
+}
+
 static void pages(void **state)
 {
     (void)state;
@@ -609,11 +708,18 @@ int main(void)
     if (mkdtemp(state) == NULL || pk_paths_init(state, "/run/picket-test", &paths, &err) < 0)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_way),       cmocka_unit_test(ends_by_itself),
-        cmocka_unit_test(exactly_once),    cmocka_unit_test(told_already),
-        cmocka_unit_test(group_goes),      cmocka_unit_test(no_room_for_records),
-        cmocka_unit_test(pages),           cmocka_unit_test(bad_bodies),
-        cmocka_unit_test(rule_of_a_group), cmocka_unit_test(comes_during_a_look),
+        cmocka_unit_test(whole_way),
+        cmocka_unit_test(ends_by_itself),
+        cmocka_unit_test(exactly_once),
+        cmocka_unit_test(told_already),
+        cmocka_unit_test(group_goes),
+        cmocka_unit_test(no_room_for_records),
+        cmocka_unit_test(a_large_group_goes),
+        cmocka_unit_test(goes_without_records),
+        cmocka_unit_test(pages),
+        cmocka_unit_test(bad_bodies),
+        cmocka_unit_test(rule_of_a_group),
+        cmocka_unit_test(comes_during_a_look),
     };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     (void)pk_rm_rf(state, NULL);
