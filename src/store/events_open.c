@@ -164,9 +164,6 @@ static int set_up(struct pk_events *events, struct pk_error *err)
     /* A table in memory has nothing to gain from checkpoints: they would pack it anew with every
      * batch, which costs twice as much as all the rest of ingest. */
     (void)pk_buf_puts(&sql, "SET checkpoint_threshold='1024TiB';");
-    /* What a dropped table leaves goes back to the system soon: with the default of 128 MiB for
-     * each thread the process grows by hundreds of MiB in an hour. */
-    (void)pk_buf_puts(&sql, "SET allocator_flush_threshold='8MiB';");
     /* By default DuckDB keeps the bytes of every file that it ever read, also of those that were
      * merged and removed since, until all its memory is used. The kernel keeps what is read again,
      * and gives it up when memory is short. */
