@@ -410,7 +410,7 @@ static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *c
     printf("%s  revision %lld  %s", pk_color(ctx, NULL),
            (long long)pk_json_int_or(status, "revision", 0), pk_color(ctx, color));
     pk_print_clean(stdout, state);
-    printf("%s\n\n", pk_color(ctx, NULL));
+    printf("%s\n", pk_color(ctx, NULL));
     PK_JSON taps = tap_rows(watch, counters, status);
     PK_JSON pairs = inline_rows(watch, counters, status);
     PK_JSON tenants = tenant_rows(watch, counters, status);
@@ -418,8 +418,7 @@ static int print_status(const struct pk_ctx *ctx, struct watch *watch, json_t *c
     PK_JSON lanes = lane_rows(watch, counters, status);
     /* The rate's column is the last: it only comes with --watch. */
     size_t hidden = watch->on ? 0 : 1;
-    int r = pk_out_table(ctx, NULL, taps, tap_columns, PK_ARRAY_SIZE(tap_columns) - hidden, "name",
-                         err);
+    int r = print_part(ctx, taps, tap_columns, PK_ARRAY_SIZE(tap_columns) - hidden, err);
     if (r >= 0)
         print_setups(ctx, status);
     if (r >= 0)

@@ -63,18 +63,6 @@ static const char *second_interface(const json_t *options)
     return pk_json_string_or(json_object_get(options, "inline"), "interface", "");
 }
 
-static bool has_interface(const json_t *interfaces, const char *name)
-{
-    size_t i;
-    json_t *row;
-    json_array_foreach(interfaces, i, row)
-    {
-        if (strcmp(pk_json_string_or(row, "name", ""), name) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* Does the agent's tap have it? */
 static bool tap_has_interface(const json_t *row, const char *name)
 {
@@ -83,55 +71,142 @@ static bool tap_has_interface(const json_t *row, const char *name)
             strcmp(second_interface(json_object_get(row, "options")), name) == 0);
 }
 
-static void check_taps(struct pk_manager *manager, const struct pk_fleet_spec *spec,
-                       const json_t *inventory, const json_t *plane, struct pk_errors *errors)
+/* What the agent says of one of the machine's interfaces; NULL = there is none of that name. */
+static const json_t *find_interface(const json_t *interfaces, const char *name)
 {
-    const json_t *interfaces = json_object_get(inventory, "interfaces");
+    size_t i;
+    json_t *row;
+    json_array_foreach(interfaces, i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "name", ""), name) == 0)
+            return row;
+    }
+    return NULL;
+}
+
+static int no_interface(const json_t *interfaces, const char *what, const char *of,
+                        const char *name, struct pk_error *err)
+{
     const char *names[128];
     size_t count = 0;
     size_t i;
     json_t *row;
     json_array_foreach(interfaces, i, row)
     {
-        const char *name = pk_json_string_or(row, "name", NULL);
-        if (name != NULL && count < PK_ARRAY_SIZE(names))
-            names[count++] = name;
+        const char *other = pk_json_string_or(row, "name", NULL);
+        if (other != NULL && count < PK_ARRAY_SIZE(names))
+            names[count++] = other;
     }
-    (void)manager;
+    const char *closest = pk_str_closest(name, names, count);
+    pk_fail(err, PK_E_NOTFOUND, "%s %s: this machine has no interface %s", what, of, name);
+    if (closest != NULL)
+        return pk_hint(err, "did you mean %s?", closest);
+    return pk_hint(err, "write one that 'ip link' lists, or plug it in first");
+}
+
+/* The agent refuses them too (node/tap.c, node/device.c), but only when all before it is done. */
+static int check_not_own(const json_t *interfaces, const char *what, const char *of,
+                         const char *name, bool leaves_rest, struct pk_error *err)
+{
+    const json_t *row = find_interface(interfaces, name);
+    const char *why = "";
+    if (row == NULL)
+        return 0;
+    if (strcmp(pk_json_string_or(row, "state", ""), "loopback") == 0)
+        why = "is the machine's loopback";
+    else if (!leaves_rest && json_is_true(json_object_get(row, "defaultRoute")))
+        why = "carries the machine's default route";
+    if (why[0] == '\0')
+        return 0;
+    pk_fail(err, PK_E_CONFLICT, "%s %s: interface %s %s", what, of, name, why);
+    return pk_hint(err, "the machine itself would get no packets from it any more: use an "
+                        "interface that only receives mirrored traffic");
+}
+
+/* Has a tap of another fleet it, or, for a lane's device, any tap? */
+static int check_not_taken(const json_t *plane, const char *fleet, const char *what, const char *of,
+                           const char *name, struct pk_error *err)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(plane, "taps"), i, row)
+    {
+        const char *owner = pk_json_string_or(row, "fleet", "");
+        if (strcmp(owner, fleet) == 0 || !tap_has_interface(row, name))
+            continue;
+        pk_fail(err, PK_E_CONFLICT, "%s %s: interface %s is taken by tap %s of fleet %s", what, of,
+                name, pk_json_string_or(row, "name", ""), owner);
+        return pk_hint(err, "an interface belongs to one tap: add the group to fleet %s", owner);
+    }
+    json_array_foreach(json_object_get(plane, "lanes"), i, row)
+    {
+        const char *owner = pk_json_string_or(row, "fleet", "");
+        if (strcmp(owner, fleet) == 0 || strcmp(pk_json_string_or(row, "device", ""), name) != 0)
+            continue;
+        pk_fail(err, PK_E_CONFLICT, "%s %s: interface %s is taken by lane %s/%lld of fleet %s",
+                what, of, name, pk_json_string_or(row, "group", ""),
+                (long long)pk_json_int_or(row, "index", 0), owner);
+        return pk_hint(err, "use another interface, or remove that lane's group first");
+    }
+    return 0;
+}
+
+/* In a lane's namespace the machine's list does not have it. */
+static bool is_a_lanes(const json_t *plane, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(plane, "lanes"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "device", ""), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void add_fault(struct pk_errors *errors, const struct pk_fleet_spec *spec, struct pk_pos pos,
+                      struct pk_error *fault)
+{
+    pk_error_at(fault, spec->doc != NULL ? pk_doc_name(spec->doc) : "", pos.line, pos.col);
+    pk_errors_add(errors, fault);
+}
+
+/* What only the machine tells about the interfaces that a fleet file names. */
+static void check_interfaces(const struct pk_fleet_spec *spec, const json_t *inventory,
+                             const json_t *plane, struct pk_errors *errors)
+{
+    const json_t *interfaces = json_object_get(inventory, "interfaces");
     for (size_t t = 0; t < spec->tap_count; t++) {
         const struct pk_tap_spec *tap = &spec->taps[t];
+        const char *names[] = { pk_tap_has_interface(tap->kind) ? tap->interface : "",
+                                tap->kind == PK_TAP_INLINE ? tap->pair.interfaces.list[1] : "" };
         struct pk_error err = { 0 };
-        const char *first = pk_tap_has_interface(tap->kind) ? tap->interface : "";
-        const char *second = tap->kind == PK_TAP_INLINE ? tap->pair.interfaces.list[1] : "";
-        const char *missing = first[0] != '\0' && !has_interface(interfaces, first)     ? first
-                              : second[0] != '\0' && !has_interface(interfaces, second) ? second
-                                                                                        : NULL;
-        if (missing != NULL) {
-            pk_fail(&err, PK_E_NOTFOUND, "tap %s: this machine has no interface %s", tap->name,
-                    missing);
-            const char *closest = pk_str_closest(missing, names, count);
-            if (closest != NULL)
-                (void)pk_hint(&err, "did you mean %s?", closest);
-            else
-                (void)pk_hint(&err, "write one that 'ip link' lists, or plug it in first");
-        }
-        json_array_foreach(json_object_get(plane, "taps"), i, row)
-        {
-            const char *owner = pk_json_string_or(row, "fleet", "");
-            const char *taken = tap_has_interface(row, first)    ? first
-                                : tap_has_interface(row, second) ? second
-                                                                 : NULL;
-            if (strcmp(owner, spec->name) == 0 || taken == NULL)
+        int r = 0;
+        for (size_t n = 0; n < PK_ARRAY_SIZE(names) && r >= 0; n++) {
+            if (names[n][0] == '\0')
                 continue;
-            pk_fail(&err, PK_E_CONFLICT, "tap %s: interface %s is taken by tap %s of fleet %s",
-                    tap->name, taken, pk_json_string_or(row, "name", ""), owner);
-            (void)pk_hint(&err, "an interface belongs to one tap: add the group to fleet %s",
-                          owner);
+            r = check_not_taken(plane, spec->name, "tap", tap->name, names[n], &err);
+            if (r >= 0 && find_interface(interfaces, names[n]) == NULL)
+                r = no_interface(interfaces, "tap", tap->name, names[n], &err);
+            if (r >= 0)
+                r = check_not_own(interfaces, "tap", tap->name, names[n],
+                                  tap->kind == PK_TAP_TUNNEL, &err);
         }
-        if (err.code != 0) {
-            pk_error_at(&err, spec->doc != NULL ? pk_doc_name(spec->doc) : "", tap->pos.line,
-                        tap->pos.col);
-            pk_errors_add(errors, &err);
+        if (r < 0)
+            add_fault(errors, spec, tap->pos, &err);
+    }
+    for (size_t g = 0; g < spec->group_count; g++) {
+        const struct pk_group_spec *group = &spec->groups[g];
+        for (size_t n = 0; n < group->devices.count; n++) {
+            const char *name = group->devices.list[n];
+            struct pk_error err = { 0 };
+            int r = check_not_taken(plane, spec->name, "group", group->name, name, &err);
+            if (r >= 0 && find_interface(interfaces, name) == NULL && !is_a_lanes(plane, name))
+                r = no_interface(interfaces, "group", group->name, name, &err);
+            if (r >= 0)
+                r = check_not_own(interfaces, "group", group->name, name, false, &err);
+            if (r < 0)
+                add_fault(errors, spec, group->pos, &err);
         }
     }
 }
@@ -174,7 +249,7 @@ static int desired_of_document(struct pk_manager *manager, const char *name, con
             pk_desired_free(desired);
             return looked;
         }
-        check_taps(manager, spec, inventory, view->plane, errors);
+        check_interfaces(spec, inventory, view->plane, errors);
     }
     if (errors->count > 0) {
         pk_desired_free(desired);
@@ -539,7 +614,7 @@ static int preflight(struct pk_manager *manager, const struct pk_desired *desire
         const char *const names[] = { pk_tap_has_interface(tap->kind) ? tap->interface : "",
                                       second_interface(tap->options) };
         for (size_t n = 0; n < PK_ARRAY_SIZE(names); n++) {
-            if (names[n][0] == '\0' || has_interface(interfaces, names[n]))
+            if (names[n][0] == '\0' || find_interface(interfaces, names[n]) != NULL)
                 continue;
             pk_fail(err, PK_E_NOTFOUND, "tap %s: this machine has no interface %s", tap->name,
                     names[n]);

@@ -92,14 +92,14 @@ static bool find_fallen(struct pk_agent *agent, const struct pk_lane *lane,
 static int may_take(struct pk_agent *agent, const struct pk_lane *lane, const struct pk_link *link,
                     struct pk_error *err)
 {
-    char route[16];
+    bool has_route = false;
     const char *why = NULL;
-    int r = pk_link_default_route(route, err);
+    int r = pk_link_has_default_route(link->name, &has_route, err);
     if (r < 0)
         return r;
     if ((link->flags & IFF_LOOPBACK) != 0)
         why = "is the machine's loopback";
-    else if (strcmp(route, link->name) == 0)
+    else if (has_route)
         why = "carries the machine's default route";
     for (size_t i = 0; i < agent->plane.tap_count && why == NULL; i++)
         if (strcmp(agent->plane.taps[i]->interface, link->name) == 0 ||

@@ -119,8 +119,8 @@ int pk_link_each(struct nl_sock *nl, void (*each)(void *arg, const struct pk_lin
 int pk_link_delete_all(struct nl_sock *nl, const char *tag,
                        bool (*keep)(void *arg, const char *name), void *arg, struct pk_error *err);
 int pk_link_ipv6_off(const char *name, struct pk_error *err); /* in the caller's namespace */
-/* The interface of the default route, "" when there is none. */
-int pk_link_default_route(char out[16], struct pk_error *err);
+/* Does a default route, of IPv4 or IPv6, go by this interface? */
+int pk_link_has_default_route(const char *name, bool *ret_has, struct pk_error *err);
 
 /* Offloads, as bits. */
 #define PK_OFFLOAD_GRO     1u

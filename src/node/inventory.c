@@ -78,12 +78,15 @@ static void add_interface(void *arg, const struct pk_link *link)
         mbps = 0;
     struct pk_nic_facts facts;
     bool known = pk_nic_read(listing->ioctl_fd, link->name, &facts, NULL) == 0;
+    bool has_route = false;
+    (void)pk_link_has_default_route(link->name, &has_route, NULL);
     if (json_array_append_new(listing->list,
-                              json_pack("{s:s,s:I,s:s,s:i,s:I,s:s,s:o*}", "name", link->name, "mtu",
-                                        (json_int_t)link->mtu, "driver", driver, "queues",
+                              json_pack("{s:s,s:I,s:s,s:i,s:I,s:s,s:b,s:o*}", "name", link->name,
+                                        "mtu", (json_int_t)link->mtu, "driver", driver, "queues",
                                         (int)link->queues, "speedMbps", (json_int_t)mbps, "state",
                                         (link->flags & IFF_LOOPBACK) != 0 ? "loopback" : state,
-                                        "setup", known ? pk_nic_facts_to_json(&facts) : NULL)) < 0)
+                                        "defaultRoute", (int)has_route, "setup",
+                                        known ? pk_nic_facts_to_json(&facts) : NULL)) < 0)
         listing->failed = true;
 }
 

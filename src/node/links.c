@@ -244,24 +244,44 @@ int pk_link_ipv6_off(const char *name, struct pk_error *err)
     return 0;
 }
 
-int pk_link_default_route(char out[16], struct pk_error *err)
+/* The thread's own tables; one that is too long to read, or not there, holds nothing. */
+static int read_routes(const char *path, char **ret_text, struct pk_error *err)
 {
-    char *text = NULL;
     size_t len = 0;
-    out[0] = '\0';
-    /* The thread's own table: "Iface Destination Gateway Flags RefCnt Use Metric Mask ..." */
-    int r = pk_file_read("/proc/thread-self/net/route", 1u << 20, &text, &len, err);
+    int r = pk_file_read(path, 1u << 20, ret_text, &len, err);
+    return r == PK_E_NOTFOUND || r == PK_E_NOSPACE ? 0 : r;
+}
+
+int pk_link_has_default_route(const char *name, bool *ret_has, struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *four = NULL;
+    PK_CLEANUP(pk_free_p) char *six = NULL;
+    *ret_has = false;
+    int r = read_routes("/proc/thread-self/net/route", &four, err);
+    if (r >= 0)
+        r = read_routes("/proc/thread-self/net/ipv6_route", &six, err);
     if (r < 0)
-        return r == PK_E_NOTFOUND || r == PK_E_NOSPACE ? 0 : r;
-    for (const char *line = strchr(text, '\n'); line != NULL; line = strchr(line + 1, '\n')) {
-        char name[16] = "", destination[9] = "", mask[9] = "";
-        if (sscanf(line + 1, "%15s %8s %*s %*s %*s %*s %*s %8s", name, destination, mask) == 3 &&
-            strcmp(destination, "00000000") == 0 && strcmp(mask, "00000000") == 0) {
-            memcpy(out, name, sizeof(name));
-            break;
-        }
+        return r;
+    /* A line of titles, then "Iface Destination Gateway Flags RefCnt Use Metric Mask ..." */
+    for (const char *line = four != NULL ? strchr(four, '\n') : NULL; line != NULL;
+         line = strchr(line + 1, '\n')) {
+        char device[16] = "", destination[9] = "", mask[9] = "";
+        if (sscanf(line + 1, "%15s %8s %*s %*s %*s %*s %*s %8s", device, destination, mask) == 3 &&
+            strcmp(destination, "00000000") == 0 && strcmp(mask, "00000000") == 0 &&
+            strcmp(device, name) == 0)
+            *ret_has = true;
     }
-    pk_free(text);
+    /* "Destination Length Source Length NextHop Metric RefCnt Use Flags Iface" */
+    for (const char *line = six; line != NULL && *line != '\0';) {
+        char device[16] = "", destination[33] = "", length[3] = "";
+        if (sscanf(line, "%32s %2s %*s %*s %*s %*s %*s %*s %*s %15s", destination, length,
+                   device) == 3 &&
+            strspn(destination, "0") == 32 && strcmp(length, "00") == 0 &&
+            strcmp(device, name) == 0)
+            *ret_has = true;
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
     return 0;
 }
 

@@ -7,8 +7,8 @@
  *
  * GET /v1/node
  *     {"hostname","kernel","cpus","numaNodes","memoryBytes","pid","version",
- *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state","setup":{..}}]}   setup: struct
- *     pk_nic_facts (spec/nic.h)
+ *      "interfaces":[{"name","mtu","driver","queues","speedMbps","state","defaultRoute","setup":{..}}]}
+ *     setup: struct pk_nic_facts (spec/nic.h)
  * GET /v1/plane
  *     {"taps":[{"fleet","name","kind","interface","groups":[..] (as PUT),"mtu",
  *               "mode":"native|generic|none","state":"up|missing|detached","detail","packets","bytes",

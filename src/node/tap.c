@@ -22,9 +22,9 @@ static int check_may_take(const struct pk_tap *tap, const struct pk_link *link,
     }
     if (tap->kind == PK_TAP_TUNNEL) /* takes what is the mirror's, and leaves all else */
         return 0;
-    char route[16];
-    int r = pk_link_default_route(route, err);
-    if (r < 0 || !pk_str_equal(route, link->name))
+    bool has = false;
+    int r = pk_link_has_default_route(link->name, &has, err);
+    if (r < 0 || !has)
         return r;
     (void)pk_fail(err, PK_E_CONFLICT, "interface %s carries the machine's default route",
                   link->name);

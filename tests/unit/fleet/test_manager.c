@@ -30,6 +30,10 @@
     "        - package: sniffer@1\n"    \
     "          values: {" values "}\n"
 
+#define FLEET_ON(taps, feed)                                                        \
+    "apiVersion: picket.dev/v1alpha1\nkind: Fleet\nmetadata: {name: edge}\nspec:\n" \
+    "  " taps "\n  groups:\n    - {name: g, " feed ", tools: [{package: sniffer@1}]}\n"
+
 static struct pk_engine *fake(const struct world *world)
 {
     struct pk_engine *engine = NULL;
@@ -429,6 +433,15 @@ static void test_refused_before_the_first_step(void **state)
     pthread_mutex_lock(&world->lock);
     (void)json_array_append_new(world->interfaces, json_string("eth7"));
     pthread_mutex_unlock(&world->lock);
+    /* The machine needs it itself. */
+    expect_refused(&life, FLEET_ON("taps: [{name: u, interface: lo}]", "taps: [u]"), PK_E_CONFLICT,
+                   "tap u: interface lo is the machine's loopback");
+    expect_refused(&life, FLEET_ON("taps: [{name: u, interface: eth0}]", "taps: [u]"),
+                   PK_E_CONFLICT, "tap u: interface eth0 carries the machine's default route");
+    expect_refused(&life, FLEET_ON("", "lane: {device: eth0}"), PK_E_CONFLICT,
+                   "group g: interface eth0 carries the machine's default route");
+    expect_refused(&life, FLEET_ON("", "lane: {device: eth9}"), PK_E_NOTFOUND,
+                   "group g: this machine has no interface eth9");
     /* The engine is away. */
     pk_fake_fail(life.engine, PK_FAKE_LIST, PK_E_UNREACHABLE, 1000000);
     expect_refused(&life, FLEET("1", ""), PK_E_UNREACHABLE, "told to fail");

@@ -53,7 +53,9 @@ static int get_node(void *arg, struct pk_http_request *request, struct pk_error 
     json_array_foreach(world->interfaces, i, name)
     {
         (void)json_array_append_new(
-            list, json_pack("{s:O,s:i,s:s}", "name", name, "mtu", 1500, "state", "up"));
+            list, json_pack("{s:O,s:i,s:s,s:b}", "name", name, "mtu", 1500, "state",
+                            strcmp(json_string_value(name), "lo") == 0 ? "loopback" : "up",
+                            "defaultRoute", strcmp(json_string_value(name), "eth0") == 0));
     }
     pthread_mutex_unlock(&world->lock);
     return pk_http_reply_json_take(request, 200,
@@ -480,7 +482,7 @@ int world_setup(void **state)
     world->groups = json_object();
     world->log = json_array();
     world->canaries = json_object();
-    world->interfaces = json_pack("[s,s,s]", "lo", "eth7", "eth8");
+    world->interfaces = json_pack("[s,s,s,s]", "lo", "eth7", "eth8", "eth0");
     world_agent_start(world);
     *state = world;
     return 0;
