@@ -108,7 +108,8 @@ static const struct pk_ledger_row rows[] = {
     { TENANT, PK_LEDGER_IN, "packets", "", "tap", "", "" },
     { GROUP, PK_LEDGER_IN, "packets", "", "group", "", "" },
     { GROUP, PK_LEDGER_CHOICE, "filtered", "filtered", "filter",
-      "the group's filter does not take it", "change groups[].filter if it was to be seen" },
+      "the group's filter does not take it", "change groups[].filter if it was to be seen; an expression looks behind a VLAN tag only "
+      "after 'vlan'" },
     { GROUP, PK_LEDGER_CHOICE, "shunted", "shunted", "shunt",
       "its flow is shunted: counted, no longer delivered",
       "'picket shunt list' shows the flows; change groups[].shunt if they were to be seen" },
