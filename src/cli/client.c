@@ -74,7 +74,9 @@ int pk_client_fleet(const struct pk_ctx *ctx, struct pk_http_client *client, con
         }
         if (count > 1) {
             (void)pk_fail(err, PK_E_USAGE, "%zu fleets run here: say which", count);
-            return pk_hint(err, "'picket status -o name' lists them");
+            return pk_hint(
+                err, "name one ('picket COMMAND --help' says how): 'picket status -o name' lists "
+                     "them");
         }
         const char *only = json_string_value(json_array_get(names, 0));
         name = pk_strdup(only == NULL ? "" : only);

@@ -164,6 +164,8 @@ static json_t *row_of(const json_t *event)
         (void)snprintf(what, sizeof(what), "%.200s", signature);
     else if (host[0] != '\0' || url[0] != '\0')
         (void)snprintf(what, sizeof(what), "%.120s%.150s", host, url);
+    else if (strcmp(pk_json_string_or(event, "type", ""), "shunt") == 0)
+        (void)snprintf(what, sizeof(what), "%s not delivered", bytes > 0 ? amount : "nothing");
     else
         (void)snprintf(what, sizeof(what), "%s%s%s", app,
                        app[0] != '\0' && amount[0] != '\0' ? " " : "", amount);

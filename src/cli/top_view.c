@@ -123,19 +123,23 @@ static double real_or(const json_t *row, const char *name, double other)
 
 struct columns {
     unsigned name, state, slots, history; /* 0 = not shown */
+    bool fleets; /* of several fleets: taps and groups are told with theirs */
 };
 #define STATE_WIDTH  8u
 #define SLOTS_WIDTH  6u
 #define NUMBER_WIDTH 7u
 
-static char *name_of(const json_t *row)
+static char *name_of(const json_t *row, bool fleets)
 {
     const char *kind = pk_json_string_or(row, "kind", ""),
                *name = pk_json_string_or(row, "name", "");
     const char *slash = strrchr(name, '/');
     bool is_tool = strcmp(kind, "tool") == 0;
-    return pk_asprintf("%*s%s%s%s", (int)pk_json_int_or(row, "depth", 0) * 2, "",
-                       is_tool ? "" : kind, is_tool ? "" : " ", slash != NULL ? slash + 1 : name);
+    int depth = (int)pk_json_int_or(row, "depth", 0);
+    if (depth == 0 && fleets)
+        return pk_asprintf("%s %s/%s", kind, pk_json_string_or(row, "fleet", ""), name);
+    return pk_asprintf("%*s%s%s%s", depth * 2, "", is_tool ? "" : kind, is_tool ? "" : " ",
+                       slash != NULL ? slash + 1 : name);
 }
 
 static struct columns columns_of(unsigned width, const json_t *rows)
@@ -146,7 +150,13 @@ static struct columns columns_of(unsigned width, const json_t *rows)
     const json_t *row;
     json_array_foreach(rows, i, row)
     {
-        PK_CLEANUP(pk_free_p) char *text = name_of(row);
+        const char *fleet = pk_json_string_or(row, "fleet", "");
+        columns.fleets |=
+            strcmp(fleet, pk_json_string_or(json_array_get(rows, 0), "fleet", "")) != 0;
+    }
+    json_array_foreach(rows, i, row)
+    {
+        PK_CLEANUP(pk_free_p) char *text = name_of(row, columns.fleets);
         if (text != NULL)
             name = PK_MAX(name, pk_text_width(text, strlen(text)));
     }
@@ -211,7 +221,7 @@ static void put_row(struct screen *screen, const struct columns *columns, const 
                     const json_t *histories)
 {
     char text[16];
-    PK_CLEANUP(pk_free_p) char *name = name_of(row);
+    PK_CLEANUP(pk_free_p) char *name = name_of(row, columns->fleets);
     bool top = pk_json_int_or(row, "depth", 0) == 0;
     double packets = real_or(row, "packetsPerSecond", -1);
     double lost = real_or(row, "lostPerSecond", -1);

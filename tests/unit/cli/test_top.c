@@ -190,6 +190,31 @@ static void test_screen_fits(void **state)
     }
 }
 
+/* Two fleets may have taps and groups of the same names. */
+static void test_fleets_are_told_apart(void **state)
+{
+    (void)state;
+    PK_JSON before = ledger(10, 1000, "wire");
+    PK_JSON now = ledger(12, 3000, "wire");
+    PK_JSON rows = pk_top_rows(before, now, PK_TOP_BY_WAY);
+    PK_JSON histories = json_object();
+    for (int several = 0; several < 2; several++) {
+        if (several) {
+            json_object_set_new(now, "fleet", json_string("other"));
+            json_object_set_new(before, "fleet", json_string("other"));
+            PK_JSON more = pk_top_rows(before, now, PK_TOP_BY_WAY);
+            assert_int_equal(json_array_extend(rows, more), 0);
+        }
+        struct pk_top_view view = { .width = 100, .height = 40, .title = "", .trouble = "" };
+        struct pk_buf out = PK_BUF_INIT(1 << 20);
+        assert_int_equal(pk_top_draw(&view, rows, histories, &out), 0);
+        assert_true((strstr(out.data, "tap wire ") != NULL) == !several);
+        assert_true((strstr(out.data, "tap f/wire ") != NULL) == several);
+        assert_true((strstr(out.data, "group other/g ") != NULL) == several);
+        pk_buf_done(&out);
+    }
+}
+
 static void test_numbers(void **state)
 {
     (void)state;
@@ -208,9 +233,13 @@ static void test_numbers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rates),       cmocka_unit_test(test_no_rates),
-        cmocka_unit_test(test_order),       cmocka_unit_test(test_history_is_bounded),
-        cmocka_unit_test(test_screen_fits), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_no_rates),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_history_is_bounded),
+        cmocka_unit_test(test_screen_fits),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_fleets_are_told_apart),
     };
     (void)setlocale(LC_CTYPE, "C.UTF-8");
     return cmocka_run_group_tests_name("cli/top", tests, NULL, NULL);
