@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A long run at half of what the machine takes: nothing may grow, and no packet may be lost unexplained.
 
-tests/soak/soak.py [--minutes 30] [--lanes 2] [--groups 2] [--pps N]
-
-Makes an instance of its own (as root, Suricata's image built), replays generated traffic without end, and looks twice a
-minute at the memory, files and BPF objects of each process and at every counter. Without --pps it first finds the rate
-that goes through without loss, and takes half of it. Prints a table; exit status 1 when something grew or a sum is wrong.
+Makes an instance of its own (as root, with the image of 'picket image build suricata'), finds the highest rate that loses
+nothing, replays generated traffic at half of it, and looks every ten seconds at the memory, descriptors, folders and BPF
+objects of that instance. Exit status 1 when something grew, a process or tool ended, or a sum does not add up.
 """
 import argparse
+import collections
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,89 +22,162 @@ sys.path.insert(0, str(ROOT / "tests/system"))
 from conftest import UnixConnection  # noqa: E402
 from whole import Whole, make_traffic, wait_for  # noqa: E402
 
-ROLES = ["serve", "node", "ship"]
+FLEET = "soak"
+ROLES = ["serve", "node", "ship", "podman"]
 SETTLE = 60  # seconds until queues and caches have their size
+STEP = 6  # seconds that a rate is tried
+CONFIRM = 20  # seconds that the rate that was found has to hold
+RATE_FIRST, RATE_MAX = 4000, 3000000
+
+# What a value may be larger in the last third than in the middle one: absolute, and a share. What is not named: nothing.
+ROOM = {
+    "serve KiB": (8192, 0.10),  # DuckDB's ups and downs
+    "podman KiB": (16384, 0.25),  # a program with a garbage collector
+    "node KiB": (2048, 0.05),
+    "ship KiB": (2048, 0.05),
+    "serve fds": (2, 0),  # connections and files of the moment
+    "serve threads": (2, 0),
+    "podman fds": (4, 0),
+    "podman threads": (4, 0),
+    "node fds": (2, 0),
+    "node threads": (2, 0),
+    "ship fds": (4, 0),
+    "bpf map KiB": (64, 0.01),
+    "units files": (16, 0.1), "units MiB": (32, 0.25),
+    "events files": (48, 0.25), "events MiB": (32, 0.25),
+    "ship files": (16, 0.1), "ship MiB": (8, 0.1),
+    "state MiB": (8, 0.1),
+    "run MiB": (4, 0.1),
+}
+# Folders have their final size when the oldest that is kept has gone: sealed logs stay for ten minutes, see 'picket ship'.
+FOLDERS, FOLDERS_AFTER = ["units ", "events ", "ship files", "ship MiB"], 30
+SHOWN_ONLY = ["tools KiB"]  # the tools' own memory is not picket's
 
 
 def fleet_text(groups, lanes):
-    text = """apiVersion: picket.dev/v1alpha1
+    """Logs and events go after minutes, so that folders too come to rest within the run."""
+    text = f"""apiVersion: picket.dev/v1alpha1
 kind: Fleet
-metadata: {name: soak}
+metadata: {{name: {FLEET}}}
 spec:
-  taps: [{name: wire, replay: {mtu: 9216}}]
+  taps: [{{name: wire, replay: {{mtu: 9216}}}}]
   groups:
 """
     for i in range(groups):
-        text += f"    - {{name: g{i}, taps: [wire], lanes: {lanes}, hash: flow, tools: [{{package: suricata@7, memory: 1GiB}}]}}\n"
-    return text + "  events: {sinks: [{store: {retain: 10m, maxSize: 2GiB, sealAfter: 5s}}]}\n"
+        text += (f"    - {{name: g{i}, taps: [wire], lanes: {lanes}, hash: flow, tools: "
+                 "[{package: suricata@7, memory: 1GiB, values: {eve: {rotate-interval: 1m}}}]}\n")
+    return text + "  events: {sinks: [{store: {retain: 5m, maxSize: 2GiB, sealAfter: 5s}}]}\n"
 
 
-def agent(whole, path):
+def say(text):
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def plane(whole):
     connection = UnixConnection(str(whole.rundir / "node.sock"))
-    connection.request("GET", path)
+    connection.request("GET", "/v1/plane")
     answer = json.loads(connection.getresponse().read())
     connection.close()
     return answer
 
 
-def settled(whole):
-    """The plane's counters when no packet is under way between two of them."""
-    before = None
+def settled(whole, seconds=60):
+    """Plane and ledger when no packet is under way: both unchanged from one look to the next. The tools are asked for
+    their counts each second."""
+    before, deadline = None, time.monotonic() + seconds
     while True:
-        now = agent(whole, "/v1/plane")
-        counts = [(t["packets"], t["dropped"]) for t in now["taps"]] + [lane["packets"] for lane in now["lanes"]]
-        if counts == before:
-            return now
+        now, ledger = plane(whole), whole.json("ledger", FLEET)
+        sums = [balance for group in ledger["groups"] for balance in group["balances"]]
+        counts = ([(t["packets"], t["dropped"]) for t in now["taps"]], [lane["packets"] for lane in now["lanes"]],
+                  [(s["in"], s["delivered"], s["lost"], s["unexplained"]) for s in sums])
+        if (counts == before and not any(s["underWay"] for s in sums)) or time.monotonic() > deadline:
+            return now, ledger
         before = counts
-        time.sleep(0.5)
+        time.sleep(1.5)
 
 
-def losses(plane):
-    return sum(lane["dropped"] for lane in plane["lanes"]) + sum(tap["dropped"] for tap in plane["taps"])
+def lost(ledger):
+    return sum(loss["packets"] for loss in ledger["losses"] if loss["kind"] in ("lost", "unconfirmed"))
 
 
-def replay_for(whole, capture, pps, seconds):
-    """Sends at a rate for a time; the packets sent."""
+# ---- the rate ----
+
+def try_rate(whole, capture, pps, seconds):
+    """What was really sent per second, and how much of it was lost."""
+    before = lost(settled(whole)[1])
     whole.run("replay", capture, "--pps", pps, "--loop", "forever", "--detach")
+    began = time.monotonic()
     time.sleep(seconds)
     whole.run("replay", "--stop")
-    return whole.json("replay", "--status")["sent"]
+    rate = whole.json("replay", "--status")["sent"] / (time.monotonic() - began)
+    losses = lost(settled(whole)[1]) - before
+    say(f"  {pps} packets/s for {seconds} s: {rate:.0f}/s sent, {losses} lost")
+    return rate, losses
 
 
 def find_rate(whole, capture):
-    """The largest of some rates that loses nothing in the broker and the lanes' rings."""
-    good = 0
-    pps = 10000
-    while pps <= 2000000:
-        before = losses(settled(whole))
-        sent = replay_for(whole, capture, pps, 6)
-        lost = losses(settled(whole)) - before
-        print(f"  {pps} packets/s asked: {sent / 6:.0f}/s sent, {lost} lost", flush=True)
-        if lost > 0 or sent < 0.8 * pps * 6:
-            return max(good, int(sent / 6) if lost == 0 else 0)
-        good = pps
-        pps = int(pps * 1.5)
-    return good
+    """About the highest rate that loses nothing, from the interface to the tools."""
+    good, bad, pps = 0, None, RATE_FIRST
+    while pps <= RATE_MAX:
+        rate, losses = try_rate(whole, capture, pps, STEP)
+        if losses:
+            bad = pps
+        else:
+            good = max(good, min(pps, int(rate)))
+            if rate < 0.8 * pps:
+                break  # the sender takes no more
+        if bad and (bad - good < 0.15 * bad or bad < 200):
+            break
+        pps = (good + bad) // 2 if bad and good else bad // 2 if bad else int(pps * 1.6)
+    while good:
+        rate, losses = try_rate(whole, capture, good, CONFIRM)
+        if losses == 0:
+            return min(good, int(rate))
+        good = int(good * 0.8) if good > 200 else 0
+    raise SystemExit("no rate goes through without loss: is the machine busy with something else?")
 
 
-def bpf_objects():
-    """How many maps, programs and links there are on the machine, and the maps' memory: another instance beside this
-    one shows here."""
-    out = {}
-    for kind in ["map", "prog", "link"]:
-        listed = json.loads(subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True,
-                                           check=True).stdout)
-        mine = [thing for thing in listed if kind == "link" or str(thing.get("name", "")).startswith("pk_")]
-        out[kind] = len(mine)
-        if kind == "map":
-            out["mapKiB"] = sum(thing.get("bytes_memlock", 0) for thing in mine) // 1024
-    return out
+# ---- looks ----
+
+def descriptors(pid):
+    """The ids of BPF objects that a process holds: {"map": {..}, "prog": {..}, "link": {..}}."""
+    held = collections.defaultdict(set)
+    for entry in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            for line in entry.read_text().splitlines():
+                key, _, value = line.partition(":")
+                if key in ("map_id", "prog_id", "link_id"):
+                    held[key[:-3]].add(int(value))
+        except OSError:
+            pass  # closed meanwhile
+    return held
 
 
-def process(pid):
-    status = dict(line.split(":", 1) for line in (pathlib.Path("/proc") / str(pid) / "status").read_text().splitlines())
-    return {"rssKiB": int(status["VmRSS"].split()[0]), "fds": len(os.listdir(f"/proc/{pid}/fd")),
-            "threads": int(status["Threads"])}
+def bpf_objects(whole, node):
+    """Those of this instance: what is pinned in its folder or held by its agent, the programs of these links and the maps
+    of these programs."""
+    held, listed = descriptors(node), {}
+    for kind in ["link", "prog", "map"]:
+        out = subprocess.run(["bpftool", "-j", "-f", kind, "show"], capture_output=True, text=True, check=True).stdout
+        listed[kind] = json.loads(out)
+        for thing in listed[kind]:
+            if any(pin.startswith(f"{whole.rundir}/") for pin in thing.get("pinned", [])):
+                held[kind].add(thing["id"])
+        for thing in listed[kind]:
+            if thing["id"] in held[kind]:
+                if kind == "link":
+                    held["prog"].add(thing.get("prog_id"))
+                held["map"].update(thing.get("map_ids", []))
+    mine = {kind: [thing for thing in listed[kind] if thing["id"] in held[kind]] for kind in listed}
+    return {"bpf maps": len(mine["map"]), "bpf programs": len(mine["prog"]), "bpf links": len(mine["link"]),
+            "bpf map KiB": sum(thing.get("bytes_memlock", 0) for thing in mine["map"]) // 1024}
+
+
+def resident(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0
 
 
 def tree(path):
@@ -116,32 +189,135 @@ def tree(path):
                 files += 1
             except FileNotFoundError:
                 pass
-    return {"files": files, "MiB": size >> 20}
+    return {"files": files, "MiB": round(size / (1 << 20), 1)}
 
 
-def sample(whole):
-    row = {}
+def look(whole):
+    """A row of numbers, and what must stay the same: the processes, and how often tools were restarted."""
+    row, same = {}, {}
     for role in ROLES:
         pids = whole.pid_of(role)
-        for key, value in process(pids[0]).items():
-            row[f"{role} {key}"] = value
-    row.update({f"bpf {key}": value for key, value in bpf_objects().items()})
-    row.update({f"units {key}": value for key, value in tree(whole.state / "units").items()})
-    row.update({f"run {key}": value for key, value in tree(whole.rundir).items()})
-    row["containers"] = len([unit for unit in whole.json("status", "soak").get("units", [])])
-    return row
+        same[role] = pids
+        row[f"{role} KiB"] = sum(map(resident, pids))
+        row[f"{role} fds"] = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+        row[f"{role} threads"] = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+    status = whole.json("status", FLEET)
+    tools = [tool for group in status["groups"] for lane in group["lanes"] for tool in lane["tools"]]
+    same["tools"] = sorted((tool["unit"], tool["pid"], tool["restarts"]) for tool in tools)
+    row["tools"] = len(tools)
+    row["tools KiB"] = sum(resident(tool["pid"]) for tool in tools)
+    row.update(bpf_objects(whole, same["node"][0]))
+    for name, path in [("units", whole.state / "units"), ("events", whole.state / "events"),
+                       ("ship", whole.state / "ship"), ("run", whole.rundir)]:
+        row.update({f"{name} {key}": value for key, value in tree(path).items()})
+    row["state MiB"] = round(sum(path.stat().st_size for path in whole.state.iterdir() if path.is_file()) / (1 << 20), 1)
+    return row, same
 
 
-def grown(rows, key):
-    """From the second to the last third of the run, by more than noise."""
-    values = [row[key] for row in rows]
-    third = len(values) // 3
-    if third < 2:
-        return None
-    before, after = statistics.median(values[third:2 * third]), statistics.median(values[2 * third:])
-    room = {"rssKiB": 4096 + before * 0.05, "MiB": 64 + before * 0.25, "files": 16 + before * 0.1}
-    allowed = next((room[unit] for unit in room if key.endswith(unit)), 0)
-    return before, after, after - before > allowed
+# ---- what came of it ----
+
+def table(rows, minutes):
+    """Prints each value's medians over the thirds of the run; the names of those that grew."""
+    third, grew = len(rows) // 3, []
+    if third < 4:
+        say(f"only {len(rows)} looks: too few to tell what grows")
+        return grew
+    print(f"{'':16}{'first third':>14}{'middle':>14}{'last third':>14}{'most':>14}")
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        first, middle, last = (statistics.median(part) for part in
+                               (values[:third], values[third:-third], values[-third:]))
+        most, share = ROOM.get(key, (0, 0))
+        note = ""
+        if key in SHOWN_ONLY:
+            note = "  (not judged: the tools' own)"
+        elif any(key.startswith(name) for name in FOLDERS) and minutes < FOLDERS_AFTER:
+            note = f"  (judged from {FOLDERS_AFTER} minutes on)"
+        elif last - middle > most + share * middle:
+            note = "  GREW"
+            grew.append(key)
+        print(f"{key:16}{first:14g}{middle:14g}{last:14g}{max(values):14g}{note}")
+    return grew
+
+
+def rise(start, end, things, of, key):
+    before = {tuple(thing[k] for k in of): thing[key] for thing in start[things]}
+    return sum(thing[key] - before[tuple(thing[k] for k in of)] for thing in end[things])
+
+
+def sums(start, end, sent, groups):
+    """Compares what was sent with what the broker and the lanes counted."""
+    tap, lane = ("fleet", "name"), ("fleet", "group", "index")
+    came, dropped = rise(start, end, "taps", tap, "packets"), rise(start, end, "taps", tap, "dropped")
+    arrived, ring = rise(start, end, "lanes", lane, "packets"), rise(start, end, "lanes", lane, "ringDropped")
+    unread = rise(start, end, "lanes", lane, "unread")
+    print(f"packets: sent {sent}, came in {came}; for {groups} groups: arrived {arrived} (unread {unread}), "
+          f"dropped by rings {ring}, at taps {dropped}")
+    found = []
+    if sent != came:
+        found.append(f"{sent - came} packets between replay and tap")
+    if came * groups != arrived + ring + dropped:
+        found.append(f"{came * groups - arrived - ring - dropped} packets unexplained between tap and lanes")
+    return found
+
+
+def ledger_sums(before, ledger):
+    found = []
+    for group in ledger["groups"]:
+        for s in group["balances"]:
+            print(f"ledger: group {group['name']}, {s['tool']}: in {s['in']}, delivered {s['delivered']}, left out "
+                  f"{s['leftOut']}, lost {s['lost']}, unconfirmed {s['unconfirmed']}, unexplained {s['unexplained']}")
+            if s["unexplained"] or s["underWay"] or not s["addsUp"]:
+                found.append(f"the ledger of group {group['name']} does not add up: {s['gaps'] or s}")
+    for tap in ledger["taps"]:
+        if not tap["balance"]["addsUp"]:
+            found.append(f"the ledger of tap {tap['name']} does not add up: {tap['balance']['gaps']}")
+    old = {(loss["cause"], loss.get("where")): loss["packets"] for loss in before["losses"]}
+    for loss in ledger["losses"]:
+        more = loss["packets"] - old.get((loss["cause"], loss.get("where")), 0)
+        if more:
+            print(f"ledger: {more} {loss['kind']}: {loss['cause']}, {loss.get('where', '')}")
+    print(f"lost at this rate: {lost(ledger) - lost(before)}")
+    return found
+
+
+def stored(whole):
+    """All that the tools wrote comes to rest in the store, and nothing of it was given up."""
+    deadline = time.monotonic() + 120
+    while True:
+        events = whole.json("status", FLEET)["events"]
+        if events["received"] == events["stored"] or time.monotonic() > deadline:
+            break
+        time.sleep(2)
+    print(f"events: received {events['received']}, stored {events['stored']}, lost {events['lost']}")
+    found = [f"{events['received'] - events['stored']} events are not stored"] if events["received"] != events["stored"] else []
+    return found + ([f"{events['lost']} events could not be read"] if events["lost"] else [])
+
+
+def watch(whole, seconds):
+    """Looks until the time is over; the rows, and what went wrong meanwhile."""
+    rows, found, first = [], [], None
+    began, pause = time.monotonic(), max(2, min(10, seconds / 60))
+    settle = min(SETTLE, seconds / 6)
+    while time.monotonic() - began < seconds:
+        time.sleep(min(pause, max(0.1, began + seconds - time.monotonic())))
+        if time.monotonic() - began < settle:
+            continue
+        try:
+            row, same = look(whole)
+        except (AssertionError, OSError, LookupError, ValueError, subprocess.SubprocessError) as fault:
+            found.append(f"a look failed: {str(fault)[:300]}")
+            say(found[-1])
+            continue
+        for key in same:
+            if first and same[key] != first[key]:
+                found.append(f"{key} ended or began: {first[key]} -> {same[key]}")
+                say(found[-1])
+        first = same
+        rows.append(row)
+        if len(rows) % 30 == 1:
+            say(", ".join(f"{key} {row[key]}" for key in ("serve KiB", "node KiB", "ship KiB", "bpf maps", "events MiB")))
+    return rows, found
 
 
 def main():
@@ -149,60 +325,42 @@ def main():
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--groups", type=int, default=2)
-    parser.add_argument("--pps", type=int)
+    parser.add_argument("--rate", default="auto", help="packets per second; auto: half of what goes through without loss")
     args = parser.parse_args()
-    whole, bad = Whole(), 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # and cleans up
+    whole, found = Whole(), []
     try:
         capture = make_traffic(whole.base / "mix.pcap", "--flows", 4000)
         whole.up()
         whole.apply(fleet_text(args.groups, args.lanes))
-        wait_for("lanes with readers", 120, lambda: all(lane["state"] == "ready"
-                                                        for lane in agent(whole, "/v1/plane")["lanes"]))
-        pps = args.pps or find_rate(whole, capture) // 2
-        print(f"{args.minutes:g} minutes at {pps} packets/s to {args.groups} groups of {args.lanes} lanes", flush=True)
-        start = settled(whole)
+        wait_for("lanes with readers", 120, lambda: all(lane["state"] == "ready" for lane in plane(whole)["lanes"]))
+        if args.rate == "auto":
+            say("looking for the highest rate without loss")
+            capacity = find_rate(whole, capture)
+            pps = capacity // 2
+            say(f"capacity {capacity} packets/s")
+        else:
+            pps = int(args.rate)
+        say(f"{args.minutes:g} minutes at {pps} packets/s to {args.groups} groups of {args.lanes} lanes")
+        start, start_ledger = settled(whole)
         whole.run("replay", capture, "--pps", pps, "--loop", "forever", "--detach")
-        began, rows = time.monotonic(), []
-        while time.monotonic() - began < args.minutes * 60:
-            time.sleep(min(30, args.minutes * 60 / 12))
-            if time.monotonic() - began > min(SETTLE, args.minutes * 10):
-                rows.append(sample(whole))
+        rows, found = watch(whole, args.minutes * 60)
         whole.run("replay", "--stop")
-        sent = whole.json("replay", "--status")["sent"]
+        replay = whole.json("replay", "--status")
         time.sleep(2)
-        end = settled(whole)
-
-        def rise(thing, key):
-            at = {"taps": ("fleet", "name"), "lanes": ("fleet", "group", "index")}[thing]
-            before = {tuple(x[k] for k in at): x[key] for x in start[thing]}
-            return sum(x[key] - before[tuple(x[k] for k in at)] for x in end[thing])
-
-        came, arrived = rise("taps", "packets"), rise("lanes", "packets")
-        ring, unread, dropped = rise("lanes", "ringDropped"), rise("lanes", "unread"), rise("taps", "dropped")
-        print(f"sent {sent}, came in {came}, to {args.groups} groups: arrived {arrived}, ring {ring}, "
-              f"unread {unread}, dropped at taps {dropped}")
-        unexplained = came * args.groups - arrived - ring - dropped * args.groups
-        if sent != came or unexplained:
-            print(f"WRONG: {sent - came} between replay and tap, {unexplained} unexplained behind it")
-            bad += 1
-        ledger = whole.run("ledger", "soak", "-o", "json", check=False)
-        if ledger.returncode == 0:
-            for entry in json.loads(ledger.stdout).get("groups", []):
-                print("ledger", entry.get("group"), "in", entry.get("in"), "delivered", entry.get("delivered"),
-                      "lost", entry.get("lost"), "unexplained", entry.get("unexplained"))
-                bad += entry.get("unexplained", 0) != 0
-        print(f"{'':24} {'middle':>12} {'last third':>12}")
-        for key in rows[0] if rows else []:
-            change = grown(rows, key)
-            if change is None:
-                continue
-            before, after, too_much = change
-            bad += too_much
-            print(f"{key:24} {before:12g} {after:12g}{'  GREW' if too_much else ''}")
-        print("nothing grew, every packet is accounted for" if not bad else f"{bad} findings")
+        end, ledger = settled(whole)
+        print(f"{replay['sent']} packets sent in {replay['elapsedMs'] / 1000:.0f} s, "
+              f"{replay['sent'] * 1000 / replay['elapsedMs']:.0f}/s of {pps}/s asked for")
+        found += [f"{key} grew" for key in table(rows, args.minutes)]
+        found += sums(start, end, replay["sent"], args.groups)
+        found += ledger_sums(start_ledger, ledger)
+        found += stored(whole)
+        for finding in found:
+            print(f"FOUND: {finding}")
+        print(f"{len(found)} findings" if found else "nothing grew, every packet is accounted for")
     finally:
         whole.down()
-    return 1 if bad else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
