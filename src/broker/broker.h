@@ -214,8 +214,8 @@ bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned if
  *           "reasons":{"non-ip":N,...},
  *           "tenants":[{"name","began","packets","bytes"}]}],   "" = what no tenant claims; only
  *                                                               counted while there are some
- *  "groups":[{"key","began","generation","packets","bytes","filtered","shunted","shed","noLane","notSent",
- *             "sent","copied", and the bytes of each: "filteredBytes",...,
+ *  "groups":[{"key","began","generation","packets","bytes","filtered","shunted","shed","yielded",
+ *             "noLane","notSent","sent","copied", and the bytes of each: "filteredBytes",...,
  *             "ranges":[{"packets","bytes"}*64]}],
  *  "lanes":[{"key","began","slots","sent","sentBytes",     sent towards the lane by the broker
  *            "packets","bytes",                    arrived in the lane
@@ -223,8 +223,8 @@ bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned if
  *            "unread","blocked"}]}                 arrived while no tool read; tried to leave the
  * lane. Of a tap, each packet is in one of redirected (to one lane or more), passed (too large to
  * be broadcast: copied for each group further up in the kernel) and dropped; unclaimed is a part of
- * dropped. Of a group, packets = filtered + shunted + shed + noLane + notSent + sent; copied is a
- * part of sent. began: when the counters were 0 (CLOCK_REALTIME, ns); another one means other
+ * dropped. Of a group, packets = filtered + shunted + shed + yielded + noLane + notSent + sent;
+ * copied is a part of sent. began: when the counters were 0 (CLOCK_REALTIME, ns); another one means other
  * counters. New reference.
  */
 json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err);

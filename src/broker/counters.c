@@ -93,8 +93,8 @@ static int add_group(struct pk_broker *broker, uint32_t id, json_t *list, struct
 {
     static const char *const names[PK_OUTCOMES] = {
         [PK_OUTCOME_FILTERED] = "filtered", [PK_OUTCOME_SHUNTED] = "shunted",
-        [PK_OUTCOME_SHED] = "shed",         [PK_OUTCOME_NO_LANE] = "noLane",
-        [PK_OUTCOME_COPIED] = "copied",
+        [PK_OUTCOME_SHED] = "shed",         [PK_OUTCOME_YIELDED] = "yielded",
+        [PK_OUTCOME_NO_LANE] = "noLane",    [PK_OUTCOME_COPIED] = "copied",
     };
     struct pk_group_counters count;
     int r = PK_COUNTERS_SUM(broker, PK_MAP_GROUP_COUNTS, id, &count, err);

@@ -253,11 +253,12 @@ static void print_losses(const struct pk_ctx *ctx, const json_t *ledger)
             if (of > 0)
                 (void)snprintf(share, sizeof(share), of < 0.00001 ? " (<0.001 %%)" : " (%.3f %%)",
                                of * 100);
-            printf("%s%14s%s  %s, %s%s: %s%s%s\n", pk_color(ctx, "bold"),
+            const char *tenant = pk_json_string_or(loss, "tenant", "");
+            printf("%s%14s%s  %s%s%s, %s%s: %s%s%s\n", pk_color(ctx, "bold"),
                    exact(number(loss, "packets"), text), pk_color(ctx, NULL),
-                   pk_json_string_or(loss, "where", ""), pk_json_string_or(loss, "place", ""),
-                   share, pk_color(ctx, "dim"), pk_json_string_or(loss, "cause", ""),
-                   pk_color(ctx, NULL));
+                   pk_json_string_or(loss, "where", ""), tenant[0] != '\0' ? " of tenant " : "",
+                   tenant, pk_json_string_or(loss, "place", ""), share, pk_color(ctx, "dim"),
+                   pk_json_string_or(loss, "cause", ""), pk_color(ctx, NULL));
             print_filled("                ", pk_json_string_or(loss, "text", ""));
             print_filled("             -> ", pk_json_string_or(loss, "remedy", ""));
         }

@@ -69,7 +69,9 @@ static const struct pk_table_column group_columns[] = {
     { "PACKETS", "counters.packets", 1, true, NULL },
     { "FILTERED", "counters.filtered", 2, true, NULL },
     { "SHUNTED", "counters.shunted", 3, true, NULL },
-    { "SHED", "counters.shed", 3, true, NULL },
+    { "SHED", "counters.shed", 2, true, NULL },
+    { "YIELDED", "counters.yielded", 3, true, NULL },
+    { "OVERLOAD", "overloadNow", 2, false, NULL },
     { "SENT", "counters.sent", 1, true, NULL },
     { "NOT SENT", "lost", 1, true, NULL },
     { "PRIORITY", "priority", 0, true, NULL },
@@ -164,6 +166,20 @@ static json_t *tenant_rows(struct watch *watch, json_t *counters, const json_t *
     return rows;
 }
 
+/* What is done now because its lanes cannot take all; false: nothing. */
+static bool set_overload(json_t *row, const json_t *overload)
+{
+    const char *state = pk_json_string_or(overload, "state", "none");
+    double share = json_number_value(json_object_get(overload, "shedShare"));
+    if (strcmp(state, "none") == 0)
+        return false;
+    PK_CLEANUP(pk_free_p)
+    char *text = share > 0 ? pk_asprintf("sheds %.1f %%", 100 * share) : pk_strdup("shunts");
+    if (text != NULL)
+        (void)json_object_set_new(row, "overloadNow", json_string(text));
+    return true;
+}
+
 /* One row for each group, where there is more to tell than its lanes do: several groups, tenants,
  * packets that do not go to its lanes. */
 static json_t *group_rows(struct watch *watch, json_t *counters, const json_t *status)
@@ -186,7 +202,9 @@ static json_t *group_rows(struct watch *watch, json_t *counters, const json_t *s
         add_rate(watch, counters, "group", pk_json_string_or(group, "name", ""), row);
         told = told || pk_json_string_or(group, "tenant", "")[0] != '\0' || lost > 0 ||
                pk_json_int_or(count, "filtered", 0) > 0 ||
-               pk_json_int_or(count, "shunted", 0) > 0 || pk_json_int_or(count, "shed", 0) > 0;
+               pk_json_int_or(count, "shunted", 0) > 0 || pk_json_int_or(count, "shed", 0) > 0 ||
+               pk_json_int_or(count, "yielded", 0) > 0;
+        told |= set_overload(row, json_object_get(group, "overload"));
         (void)json_array_append_new(rows, row);
     }
     if (!told)

@@ -83,10 +83,12 @@ static int add_lane(json_t *rows, const json_t *ledger, const json_t *lane)
 static int add_group(json_t *rows, const json_t *ledger, const json_t *group)
 {
     const json_t *balance = json_array_get(json_object_get(group, "balances"), 0);
-    int bad =
-        add_row(rows, new_row(ledger, "group", pk_json_string_or(group, "name", ""), 0, group),
-                number(group, "in"), number(group, "bytes"),
-                number(balance, "lost") + number(balance, "unconfirmed"));
+    const char *over = pk_json_string_or(json_object_get(group, "overload"), "state", "none");
+    json_t *row = new_row(ledger, "group", pk_json_string_or(group, "name", ""), 0, group);
+    if (row != NULL && strcmp(over, "none") != 0)
+        (void)json_object_set_new(row, "state", json_string(over));
+    int bad = add_row(rows, row, number(group, "in"), number(group, "bytes"),
+                      number(balance, "lost") + number(balance, "unconfirmed"));
     size_t i;
     const json_t *lane;
     json_array_foreach(json_object_get(group, "lanes"), i, lane)

@@ -164,7 +164,7 @@ static json_t *feeds_of(const json_t *plane, const char *fleet, const char *grou
 
 static int look_at_group(json_t *things, const json_t *plane, const char *fleet, const json_t *row)
 {
-    static const char *const keys[] = { "name", "tenant", "detail", "hash" };
+    static const char *const keys[] = { "name", "tenant", "detail", "hash", "overload" };
     char key[KEY_MAX];
     const char *name = pk_json_string_or(row, "name", "");
     if (!key_of(key, PK_LEDGER_GROUP, name, NULL, NULL))

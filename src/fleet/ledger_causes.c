@@ -114,8 +114,14 @@ static const struct pk_ledger_row rows[] = {
       "its flow is shunted: counted, no longer delivered",
       "'picket shunt list' shows the flows; change groups[].shunt if they were to be seen" },
     { GROUP, PK_LEDGER_LOSS, "shed", "shed", "overload",
-      "lanes could not take all: whole flows of the least important tenant were left out",
-      "more lanes, a filter, a shunt rule; or another priority of the tenants" },
+      "the group's lanes could not take all: whole flows were left out, in place of some packets of "
+      "all",
+      "more lanes, a filter, a shunt rule; groups[].overload says what is left out" },
+    { GROUP, PK_LEDGER_LOSS, "yielded", "yielded", "overload",
+      "the lanes of a tenant of higher priority could not take all: whole flows of this one were "
+      "left out",
+      "more CPUs, lanes with CPUs of their own (cpu: dedicated), a filter; or another priority of "
+      "the tenants" },
     { GROUP, PK_LEDGER_LOSS, "noLane", "no-lane", "slot table",
       "the group had no lane that takes packets",
       "'picket status' says what is wrong with its lanes; apply the fleet again" },

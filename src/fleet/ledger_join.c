@@ -20,6 +20,7 @@ struct join {
     const json_t *things, *sums; /* of the account, of the sample (NULL = from the beginning) */
     int64_t at;
     json_t *losses;
+    const char *tenant; /* of the group that is told of, "" = none */
     int bad;
 };
 
@@ -84,6 +85,8 @@ static void tell(struct join *join, const struct pk_ledger_row *row, const char 
                              unconfirmed ? "unconfirmed" : role_name(row->role), "place",
                              row->place, "where", where, "packets", (json_int_t)packets, "text",
                              row->text, "remedy", row->remedy, "doc", row->cause);
+    if (loss != NULL && join->tenant != NULL && join->tenant[0] != '\0')
+        join->bad |= json_object_set_new(loss, "tenant", json_string(join->tenant));
     if (loss != NULL && bytes > 0)
         put(join, loss, "bytes", bytes);
     if (loss != NULL && of > 0 && row->role != PK_LEDGER_NOTE)
@@ -376,6 +379,7 @@ static json_t *join_group(struct join *join, const char *key)
     int64_t offered = value(join, key, "offered"), packets = value(join, key, "packets");
     int64_t tolerance = moved(join, key), sent = 0, handed = 0;
     plane.in = offered;
+    join->tenant = pk_json_string_or(row, "tenant", "");
     close_gap(join, &plane, "tap and group", offered - packets, tolerance);
     tell_rows(join, PK_LEDGER_GROUP, key, where, NULL, packets, &plane);
     int64_t sent_by_group = value(join, key, "sent");
@@ -413,6 +417,7 @@ static json_t *join_group(struct join *join, const char *key)
     put(join, row, "sent", sent_by_group);
     join->bad |= json_object_set_new(row, "lanes", lanes);
     join->bad |= json_object_set_new(row, "balances", balances);
+    join->tenant = "";
     return row;
 }
 

@@ -36,7 +36,8 @@ struct pk_agent {
     int ends_fd; /* an epoll: readable when a process that reads a lane has ended */
     pk_nsec second_at;
     int canary_fd;   /* to send by */
-    uint64_t cpu[2]; /* of pk_overload_cpu() */
+    struct pk_cpus cpus;
+    pk_nsec cpus_at;
 };
 
 int pk_agent_open(const struct pk_paths *paths, struct pk_agent **ret_agent, struct pk_error *err);

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include "base/common.h"
@@ -210,10 +211,8 @@ struct pk_lane {
     bool draining;  /* flows stay in it still */
     uint64_t ends;  /* of its readers, since the agent started */
     uint64_t given; /* packets handed to its tools when the last of them ended */
-    struct {
-        bool known, lossy; /* since the look before */
-        uint64_t sent, lost;
-    } overload;          /* what the last look saw */
+    struct pk_overload_lane overload;
+    struct pk_ring_place rings[PK_LANE_READERS];
     uint64_t told, lost; /* what the tools said last (PUT .../report) */
     pk_nsec told_at;     /* monotonic */
     struct pk_lane_canary canary;
@@ -239,8 +238,11 @@ struct pk_group {
     pk_nsec traffic_at; /* when that changed last; 0 = never */
     struct pk_level level;
     struct pk_overload over;
-    uint64_t over_sent; /* packets, between its last two looks */
-    bool over_known;    /* what an agent before this one shed */
+    double over_sent; /* packets, in about a second */
+    bool over_known;  /* what an agent before this one shed */
+    cpu_set_t cpus;   /* of its tools */
+    uint64_t waited;  /* nanoseconds that its tools waited for a processor */
+    bool starves;     /* they get too little of it */
     char detail[200];
 };
 

@@ -52,7 +52,7 @@
  *     "tenant":"lab","priority":100,"drain":{"deadlineMs":30000},"rebalance":"auto|off","canary":{"everyMs":30000}}   not-found while a lane is not there
  *     tenant: whose packets the taps give it, and its priority (1 to 1000; lower ones are shed first);
  *     "shunt":{"after":BYTES,"ports":[..],"idleSeconds":60}: flows of which it sees no more;
- *     "overload":{"shunt":false,"shed":false}: what is done while its lanes lose packets
+ *     "overload":{"shunt":false,"shed":false}: what is done while its lanes cannot take all
  * DELETE /v1/fleets/{fleet}/groups/{group}   conflict while a tap sends to it
  * PUT /v1/fleets/{fleet}/taps/{tap}   {"kind":"interface","interface":"ens2f0",..} or
  *     {"kind":"inline","interface":"eth2","inline":{"interface":"eth3","failure":"open|closed",

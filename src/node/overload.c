@@ -1,326 +1,274 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What is seen of lanes, and what follows from it: pure. */
 #include "node/overload.h"
 
-#include <stdio.h>
-#include <string.h>
+#include "base/time.h"
+#include "broker/broker.h"
 
-#include "base/alloc.h"
-#include "base/fs.h"
-#include "base/log.h"
-#include "base/str.h"
-#include "broker/shed.h"
-#include "node/agent.h"
+/* Sums fade by this with each look, five times a second: what is left is about a second's. */
+#define FADES 0.8
+/* Tools are asked each second: what they said is old after this. */
+#define TOLD_MAX_AGE (2500 * PK_NSEC_PER_MS)
+/* A queue gets fuller by so much a second at least, seen for so long; it is full soon, in seconds.
+ */
+#define SLOPE_MIN      0.02
+#define SLOPE_SPAN_MIN 0.35
+#define FULL_SOON      4.0
+/* So long a time tells a rate. */
+#define SPAN_MIN 0.5
 
-#define AREA "node"
-/* The processors' time is all spent from here on. */
-#define CPU_IS_FULL 0.95
+/* ---- a lane ---- */
 
-/* ---- pure ---- */
-
-static size_t share_of(size_t slots, double share)
+static void begin(struct pk_overload_lane *lane, const struct pk_overload_lane_look *look)
 {
-    size_t count = (size_t)((double)slots * share);
-    return count > 0 ? count : 1;
+    lane->known = true;
+    lane->sent = lane->lost = lane->span = 0;
+    lane->looked_at = look->now;
+    lane->lost_before = false;
+    lane->told_share = -1;
+    lane->all_sent = look->sent;
+    lane->all_lost = look->lost;
+    lane->acted = look->acted;
+    lane->fill_count = 0;
 }
 
-/* What has just come back was too much. */
-static void wait_longer(struct pk_overload *state, pk_nsec now)
+/* What its tools say of the time since they were asked before. A time in which what the lane gets
+ * was changed tells no share, but still how much they can take. */
+static void note_told(struct pk_overload_lane *lane, const struct pk_overload_lane_look *look)
 {
+    if (look->told_at == 0 || look->now - look->told_at > TOLD_MAX_AGE) {
+        lane->told_share = -1;
+        lane->told_at = 0;
+        return;
+    }
+    if (look->told_at == lane->told_at)
+        return;
+    uint64_t told = look->told - lane->told, lost = look->told_lost - lane->told_lost;
+    bool follows = lane->told_at != 0 && look->told >= lane->told &&
+                   look->told_lost >= lane->told_lost && lost <= told;
+    lane->told_share = -1;
+    if (follows) {
+        double seconds = (double)(look->told_at - lane->told_at) / (double)PK_NSEC_PER_SEC;
+        double took = (double)(told - lost) / PK_MAX(seconds, 0.1);
+        bool lossy = lost > PK_OVERLOAD_PACKETS;
+        if (lossy)
+            lane->takes = took;
+        else if (took > lane->takes)
+            lane->takes = 0;
+        if (lane->told_at >= look->acted)
+            lane->told_share = lossy ? (double)lost / (double)told : 0;
+    }
+    lane->told = look->told;
+    lane->told_lost = look->told_lost;
+    lane->told_at = look->told_at;
+}
+
+/* By how much a second the queue has filled lately, 0 = it has not; its history goes on. */
+static double slope_of(struct pk_overload_lane *lane, const struct pk_overload_lane_look *look)
+{
+    if (look->fill < 0) {
+        lane->fill_count = 0;
+        return 0;
+    }
+    for (size_t i = PK_OVERLOAD_FILLS - 1; i > 0; i--) {
+        lane->fills[i] = lane->fills[i - 1];
+        lane->fills_at[i] = lane->fills_at[i - 1];
+    }
+    lane->fills[0] = look->fill;
+    lane->fills_at[0] = look->now;
+    lane->fill_count = PK_MIN(lane->fill_count + 1, PK_OVERLOAD_FILLS);
+    double span =
+        (double)(look->now - lane->fills_at[lane->fill_count - 1]) / (double)PK_NSEC_PER_SEC;
+    double slope =
+        span >= SLOPE_SPAN_MIN ? (look->fill - lane->fills[lane->fill_count - 1]) / span : 0;
+    return PK_MAX(slope, 0);
+}
+
+/* Does it get too full? */
+static bool fills(const struct pk_overload_lane *lane, const struct pk_overload_lane_look *look,
+                  double slope)
+{
+    if (look->fill >= PK_OVERLOAD_FILL_FULL)
+        return lane->fill_count > 1 && lane->fills[1] <= look->fill;
+    if (look->fill < PK_OVERLOAD_FILL_LOW || slope < SLOPE_MIN)
+        return false;
+    if (lane->fills[PK_MIN(lane->fill_count - 1, 2)] >= look->fill) /* a burst: it is over */
+        return false;
+    return look->fill >= PK_OVERLOAD_FILL_HIGH || 1 - look->fill < slope * FULL_SOON;
+}
+
+/* How much is too much by what the tools say, 0 = nothing, or nobody knows. What a tool lost, it
+ * lost while its queue was full; so it loses nothing more when the queue is not. */
+static double told_excess(const struct pk_overload_lane *lane,
+                          const struct pk_overload_lane_look *look)
+{
+    if (lane->told_at == 0 || (look->fill >= 0 && look->fill < PK_OVERLOAD_FILL_FULL))
+        return 0;
+    if (look->fill < 0 || lane->takes <= 0)
+        return PK_MAX(lane->told_share, 0);
+    double comes = lane->span >= SPAN_MIN ? lane->sent / lane->span : 0;
+    return comes > lane->takes ? 1 - lane->takes / comes : 0;
+}
+
+void pk_overload_judge_lane(struct pk_overload_lane *lane, const struct pk_overload_lane_look *look)
+{
+    if (!lane->known || look->acted != lane->acted || look->sent < lane->all_sent ||
+        look->lost < lane->all_lost)
+        begin(lane, look);
+    uint64_t sent = look->sent - lane->all_sent, lost = look->lost - lane->all_lost;
+    lane->all_sent = look->sent;
+    lane->all_lost = look->lost;
+    lane->sent = lane->sent * FADES + (double)sent;
+    lane->lost = lane->lost * FADES + (double)lost;
+    lane->span =
+        lane->span * FADES + (double)(look->now - lane->looked_at) / (double)PK_NSEC_PER_SEC;
+    lane->looked_at = look->now;
+    lane->fill = look->fill;
+    lane->excess = -1;
+    note_told(lane, look);
+    bool loses = (lost > 0 || lane->lost_before) && lane->lost > PK_OVERLOAD_PACKETS &&
+                 lane->lost > PK_OVERLOAD_SHARE * lane->sent;
+    lane->lost_before = lost > 0;
+    double slope = slope_of(lane, look);
+    bool rising = fills(lane, look, slope);
+    double excess = told_excess(lane, look);
+    if (loses || excess > PK_OVERLOAD_SHARE) {
+        double share = loses && lane->sent > 0 ? PK_MIN(lane->lost / lane->sent, 1.0) : 0;
+        lane->excess = PK_MAX(excess, share);
+        lane->sign = PK_OVERLOAD_LOSES;
+    } else if (rising && sent > 0) {
+        /* Of a full one its tool will say how much is too much. */
+        bool wait = look->fill >= PK_OVERLOAD_FILL_FULL && lane->told_at != 0;
+        lane->sign = wait ? PK_OVERLOAD_BUSY : PK_OVERLOAD_RISING;
+        /* What stays in the queue is too much. */
+        if (slope > 0 && look->room > 0 && lane->span >= SPAN_MIN)
+            lane->excess = PK_MIN(slope * look->room / (lane->sent / lane->span), 1.0);
+    } else {
+        lane->sign =
+            look->fill >= PK_OVERLOAD_FILL_LOW || lost > 0 ? PK_OVERLOAD_BUSY : PK_OVERLOAD_CALM;
+    }
+}
+
+/* ---- a group ---- */
+
+void pk_overload_too_early(struct pk_overload *state, pk_nsec now)
+{
+    state->hold = PK_MAX(state->hold, PK_OVERLOAD_HOLD);
     if (state->back_at != 0 && now - state->back_at < state->hold)
         state->hold = PK_MIN(2 * state->hold, PK_OVERLOAD_HOLD_MAX);
+    state->back_at = 0;
+    state->back = 0;
+    state->calm_since = 0;
 }
 
-static enum pk_overload_action worse(struct pk_overload *state, const struct pk_overload_look *look,
-                                     size_t *ret_slots)
+static struct pk_overload_step worse(struct pk_overload *state, const struct pk_overload_look *look)
 {
-    state->clean_since = 0;
-    if (state->lossy_since == 0) {
-        state->lossy_since = look->now;
-        state->next_at = look->now + PK_OVERLOAD_AFTER;
-        wait_longer(state, look->now);
+    struct pk_overload_step step = { PK_OVERLOAD_NONE, 0, 0 };
+    state->calm_since = 0;
+    state->bad_at = look->now;
+    if (state->bad_since == 0) {
+        state->bad_since = look->now;
+        state->next_at = PK_MAX(look->now + PK_OVERLOAD_AFTER, state->acted + PK_OVERLOAD_EVERY);
+        pk_overload_too_early(state, look->now);
     }
     if (look->now < state->next_at)
-        return PK_OVERLOAD_NONE;
-    state->next_at = look->now + PK_OVERLOAD_AFTER;
-    if (look->may.shunt && !state->shunting)
-        return PK_OVERLOAD_SHUNT;
-    if (!look->may.shed)
-        return PK_OVERLOAD_NONE;
-    double share = PK_MIN(PK_MAX(state->loss, PK_OVERLOAD_STEP_MIN), PK_OVERLOAD_STEP);
-    *ret_slots = share_of(look->slots, share);
-    return PK_OVERLOAD_SHED;
+        return step;
+    state->next_at = look->now + PK_OVERLOAD_EVERY;
+    if (look->may.shunt && !state->shunting) {
+        step.action = PK_OVERLOAD_SHUNT;
+    } else if (look->may.shed) {
+        step.action = PK_OVERLOAD_SHED;
+        step.share = look->excess + PK_OVERLOAD_MARGIN;
+        if (look->excess < 0) {
+            step.share = state->guess;
+            state->guess = 2 * state->guess;
+        }
+        step.share = PK_MIN(step.share, PK_OVERLOAD_STEP_MAX);
+    }
+    return step;
 }
 
-static enum pk_overload_action better(struct pk_overload *state,
-                                      const struct pk_overload_look *look, size_t *ret_slots)
+static struct pk_overload_step better(struct pk_overload *state,
+                                      const struct pk_overload_look *look)
 {
-    state->lossy_since = 0;
-    if (state->clean_since == 0) {
-        state->clean_since = look->now;
+    struct pk_overload_step step = { PK_OVERLOAD_NONE, 0, 0 };
+    state->guess = PK_OVERLOAD_GUESS;
+    if (state->calm_since == 0) {
+        state->calm_since = look->now;
         state->next_at = look->now + state->hold;
     }
     if (state->shed == 0 && !state->shunting) {
-        if (look->now - state->clean_since > PK_OVERLOAD_HOLD_MAX)
+        state->back = 0;
+        if (look->now - state->calm_since > PK_OVERLOAD_HOLD_MAX)
             state->hold = PK_OVERLOAD_HOLD; /* that was another trouble */
-        return PK_OVERLOAD_NONE;
+        return step;
     }
     if (look->now < state->next_at)
-        return PK_OVERLOAD_NONE;
+        return step;
     state->back_at = look->now;
-    state->next_at = look->now + PK_OVERLOAD_BACK;
     if (state->shed > 0) {
-        size_t least = share_of(look->slots, PK_OVERLOAD_STEP_MIN);
-        *ret_slots = PK_MIN(state->shed, PK_MAX(state->shed / 8, least));
-        return PK_OVERLOAD_UNSHED;
+        /* A little first; while that does no harm, twice as much. */
+        size_t least = (size_t)((double)look->slots * PK_OVERLOAD_BACK_MIN) + 1;
+        state->back = PK_MAX(PK_MAX(state->shed / 8, least), 2 * state->back);
+        state->back = PK_MIN(state->back, look->slots / 4);
+        state->next_at = look->now + PK_OVERLOAD_BACK;
+        step.action = PK_OVERLOAD_UNSHED;
+        step.slots = PK_MIN(state->shed, state->back);
+    } else {
+        state->next_at = look->now + state->hold;
+        step.action = PK_OVERLOAD_UNSHUNT;
     }
-    state->next_at = look->now + state->hold;
-    return PK_OVERLOAD_UNSHUNT;
+    return step;
 }
 
-enum pk_overload_action pk_overload_judge(struct pk_overload *state,
-                                          const struct pk_overload_look *look, size_t *ret_slots)
+struct pk_overload_step pk_overload_judge(struct pk_overload *state,
+                                          const struct pk_overload_look *look)
 {
-    state->loss = look->sent > 0 ? (double)look->lost / (double)look->sent : 0;
+    struct pk_overload_step none = { PK_OVERLOAD_NONE, 0, 0 };
     state->hold = PK_MAX(state->hold, PK_OVERLOAD_HOLD);
+    state->guess = PK_MAX(state->guess, PK_OVERLOAD_GUESS);
     /* What is not allowed any more comes back at once. */
-    if (state->shed > 0 && !look->may.shed) {
-        *ret_slots = state->shed;
-        return PK_OVERLOAD_UNSHED;
-    }
+    if (state->shed > 0 && !look->may.shed)
+        return (struct pk_overload_step){ PK_OVERLOAD_UNSHED, 0, state->shed };
     if (state->shunting && !look->may.shunt)
-        return PK_OVERLOAD_UNSHUNT;
-    bool lossy = look->lost > PK_OVERLOAD_PACKETS && state->loss > PK_OVERLOAD_SHARE;
-    return lossy ? worse(state, look, ret_slots) : better(state, look, ret_slots);
+        return (struct pk_overload_step){ PK_OVERLOAD_UNSHUNT, 0, 0 };
+    if (look->sign >= PK_OVERLOAD_RISING)
+        return worse(state, look);
+    if (look->now - state->bad_at >= PK_OVERLOAD_EVERY)
+        state->bad_since = 0;
+    if (look->sign == PK_OVERLOAD_CALM && state->bad_since == 0)
+        return better(state, look);
+    if (look->sign == PK_OVERLOAD_BUSY) {
+        state->calm_since = 0;
+        state->back = 0;
+    }
+    return none;
 }
 
 int pk_overload_victim(const struct pk_overload_candidate *candidates, size_t count, size_t own,
-                       bool cpu_is_full)
+                       bool starves)
 {
     int best = candidates[own].may ? (int)own : -1;
-    for (size_t i = 0; i < count && cpu_is_full; i++)
-        if (candidates[i].may && candidates[i].priority < candidates[own].priority &&
+    for (size_t i = 0; i < count && starves; i++)
+        if (candidates[i].may && candidates[i].shares &&
+            candidates[i].priority < candidates[own].priority &&
             (best < 0 || candidates[i].priority < candidates[best].priority))
             best = (int)i;
     return best;
 }
 
-double pk_overload_cpu(const char *text, uint64_t state[2])
-{
-    /* "cpu  user nice system idle iowait irq softirq steal ...": proc(5) */
-    uint64_t values[8] = { 0 };
-    size_t count = 0;
-    if (!pk_str_starts(text, "cpu "))
-        return 0;
-    const char *at = text + strlen("cpu ");
-    while (count < PK_ARRAY_SIZE(values)) {
-        char word[24];
-        at += strspn(at, " ");
-        size_t len = strspn(at, "0123456789");
-        if (len == 0 || len >= sizeof word)
-            break;
-        memcpy(word, at, len);
-        word[len] = '\0';
-        if (pk_parse_u64(word, &values[count++], NULL) < 0)
-            return 0;
-        at += len;
-    }
-    if (count < 5)
-        return 0;
-    uint64_t all = 0, idle = values[3] + values[4];
-    for (size_t i = 0; i < PK_ARRAY_SIZE(values); i++)
-        all += values[i];
-    uint64_t passed = all - state[0], unused = idle - state[1];
-    bool first = state[0] == 0;
-    state[0] = all;
-    state[1] = idle;
-    return first || passed == 0 || unused > passed ? 0 : 1 - (double)unused / (double)passed;
-}
-
 json_t *pk_overload_describe(const struct pk_overload *state)
 {
-    return json_pack("{s:s,s:I,s:f}", "state",
+    char text[36] = "";
+    if (state->since != 0)
+        (void)pk_time_format(state->since, 3, text, sizeof text);
+    return json_pack("{s:s,s:I,s:I,s:f,s:f,s:o,s:s*}", "state",
                      state->shed > 0   ? "shedding"
                      : state->shunting ? "shunting"
                                        : "none",
-                     "shedSlots", (json_int_t)state->shed, "loss", state->loss);
-}
-
-/* ---- the agent's groups ---- */
-
-static struct pk_lane *lane_of(struct pk_agent *agent, const struct pk_group *group, size_t share)
-{
-    char key[2 * PK_NODE_NAME_MAX + 16];
-    (void)snprintf(key, sizeof(key), "%s/%u", group->key, group->shares[share].lane);
-    return pk_node_plane_lane(&agent->plane, key);
-}
-
-/* Its packets are on their way through: nothing is left out there. */
-static bool is_inline(struct pk_agent *agent, const struct pk_group *group)
-{
-    const struct pk_lane *lane = group->share_count > 0 ? lane_of(agent, group, 0) : NULL;
-    return lane != NULL && lane->is_inline;
-}
-
-/* What the lane lost: in its receive ring, and in its tools' sockets, which the kernel counts and
- * the tools may tell. */
-static void look_at_lane(struct pk_agent *agent, struct pk_lane *lane, uint64_t *sent,
-                         uint64_t *lost)
-{
-    struct pk_broker_lane_count count = { 0 };
-    struct pk_packet_socket sockets[PK_SOCKETS_MAX];
-    size_t socket_count = 0;
-    uint64_t dropped = 0;
-    if (!lane->working || !lane->reader ||
-        pk_broker_lane_count(agent->broker, lane->key, &count, NULL) < 0) {
-        lane->overload.known = false;
-        return;
-    }
-    if (lane->netns.diag_fd >= 0)
-        (void)pk_sockets_list(lane->netns.diag_fd, lane->inner_ifindex, sockets, &socket_count,
-                              NULL);
-    for (size_t i = 0; i < socket_count; i++)
-        dropped += sockets[i].dropped;
-    uint64_t ring = count.sent > count.arrived ? count.sent - count.arrived : 0;
-    uint64_t all = ring + PK_MAX(dropped, lane->lost);
-    lane->overload.lossy = false;
-    if (lane->overload.known) {
-        uint64_t now_lost = all > lane->overload.lost ? all - lane->overload.lost : 0;
-        uint64_t now_sent = count.sent > lane->overload.sent ? count.sent - lane->overload.sent : 0;
-        *lost += now_lost;
-        *sent += now_sent;
-        lane->overload.lossy =
-            now_lost > 0 && (double)now_lost > PK_OVERLOAD_SHARE * (double)now_sent;
-    }
-    lane->overload.known = true;
-    lane->overload.lost = all;
-    lane->overload.sent = count.sent;
-}
-
-static void shed(struct pk_agent *agent, struct pk_group *victim, const struct pk_group *cause,
-                 size_t slots)
-{
-    bool lossy[PK_NODE_LANES_MAX] = { false };
-    struct pk_error err = { 0 };
-    size_t done = 0;
-    bool before = victim->over.shed > 0;
-    if (victim != cause) {
-        wait_longer(&victim->over, cause->over.lossy_since);
-        victim->over.clean_since = 0;
-    }
-    /* Its own trouble may be that of some lanes; another one's is the processors'. */
-    for (size_t i = 0; i < victim->share_count; i++) {
-        const struct pk_lane *lane = lane_of(agent, victim, i);
-        if (lane != NULL && lane->index < PK_ARRAY_SIZE(lossy))
-            lossy[lane->index] = victim != cause || lane->overload.lossy;
-    }
-    int r =
-        pk_broker_shed(agent->broker, victim->key, lossy, PK_ARRAY_SIZE(lossy), slots, &done, &err);
-    victim->over.shed = pk_broker_shed_count(agent->broker, victim->key);
-    if (r < 0)
-        pk_log_error(PK_LOG_WARN, AREA, &err, "group %s: its flows cannot be shed", victim->key);
-    else if (done > 0)
-        pk_log(before ? PK_LOG_DEBUG : PK_LOG_WARN, AREA,
-               "group %s: %zu of %u slots of its flows are shed: the lanes of group %s cannot take "
-               "all (%.1f %% lost)",
-               victim->key, victim->over.shed, PK_SLOT_COUNT, cause->key, 100 * cause->over.loss);
-}
-
-static void unshed(struct pk_agent *agent, struct pk_group *group, size_t slots)
-{
-    struct pk_error err = { 0 };
-    if (pk_broker_unshed(agent->broker, group->key, slots, &err) < 0)
-        pk_log_error(PK_LOG_WARN, AREA, &err, "group %s: its flows stay shed", group->key);
-    group->over.shed = pk_broker_shed_count(agent->broker, group->key);
-    if (group->over.shed == 0)
-        pk_log(PK_LOG_INFO, AREA, "group %s gets all of its flows again", group->key);
-}
-
-static void shunt(struct pk_agent *agent, struct pk_group *group, bool on)
-{
-    struct pk_error err = { 0 };
-    if (pk_shunts_group_overload(agent->shunts, group->fleet, group->name, on, &err) < 0) {
-        pk_log_error(PK_LOG_WARN, AREA, &err, "group %s: overload", group->key);
-        return;
-    }
-    group->over.shunting = on;
-    if (on)
-        pk_log(PK_LOG_WARN, AREA,
-               "group %s: its lanes cannot take all (%.1f %% lost): flows beyond 1 MiB are shunted",
-               group->key, 100 * group->over.loss);
-    else
-        pk_log(PK_LOG_INFO, AREA, "group %s: large flows are delivered again", group->key);
-}
-
-static void shed_for(struct pk_agent *agent, size_t own, size_t slots, bool cpu_is_full)
-{
-    struct pk_overload_candidate candidates[PK_NODE_GROUPS_MAX];
-    for (size_t i = 0; i < agent->plane.group_count; i++) {
-        const struct pk_group *group = agent->plane.groups[i];
-        candidates[i] = (struct pk_overload_candidate){
-            .priority = group->priority,
-            .may = group->overload.shed && group->over_sent > 0 && group->over.shed < PK_SLOT_COUNT,
-        };
-    }
-    int victim = pk_overload_victim(candidates, agent->plane.group_count, own, cpu_is_full);
-    if (victim >= 0)
-        shed(agent, agent->plane.groups[victim], agent->plane.groups[own], slots);
-}
-
-/* What was shed for another group's sake comes back when all of higher priority are well. */
-static bool others_suffer(const struct pk_agent *agent, const struct pk_group *group)
-{
-    for (size_t i = 0; i < agent->plane.group_count; i++) {
-        const struct pk_group *other = agent->plane.groups[i];
-        if (other != group && other->priority > group->priority &&
-            (other->over.lossy_since != 0 || other->over.shed > 0))
-            return true;
-    }
-    return false;
-}
-
-void pk_overload_look_at(struct pk_agent *agent, pk_nsec now)
-{
-    PK_CLEANUP(pk_free_p) char *stat = NULL;
-    size_t len = 0;
-    bool cpu_is_full = pk_file_read("/proc/stat", 1 << 20, &stat, &len, NULL) == 0 &&
-                       pk_overload_cpu(stat, agent->cpu) >= CPU_IS_FULL;
-    struct pk_overload_look looks[PK_NODE_GROUPS_MAX] = { 0 };
-    for (size_t i = 0; i < agent->plane.group_count; i++) {
-        struct pk_group *group = agent->plane.groups[i];
-        looks[i] =
-            (struct pk_overload_look){ .now = now, .slots = PK_SLOT_COUNT, .may = group->overload };
-        if (is_inline(agent, group))
-            continue;
-        for (size_t k = 0; k < group->share_count; k++) {
-            struct pk_lane *lane = lane_of(agent, group, k);
-            if (lane != NULL)
-                look_at_lane(agent, lane, &looks[i].sent, &looks[i].lost);
-        }
-        group->over_sent = looks[i].sent;
-        if (!group->over_known) { /* an agent before this one may have shed */
-            group->over.shed = pk_broker_shed_count(agent->broker, group->key);
-            group->over_known = true;
-        }
-    }
-    for (size_t i = 0; i < agent->plane.group_count; i++) {
-        struct pk_group *group = agent->plane.groups[i];
-        size_t slots = 0;
-        switch (pk_overload_judge(&group->over, &looks[i], &slots)) {
-        case PK_OVERLOAD_NONE:
-            break;
-        case PK_OVERLOAD_SHUNT:
-            shunt(agent, group, true);
-            break;
-        case PK_OVERLOAD_SHED:
-            shed_for(agent, i, slots, cpu_is_full);
-            break;
-        case PK_OVERLOAD_UNSHED:
-            if (!looks[i].may.shed || !others_suffer(agent, group))
-                unshed(agent, group, slots);
-            break;
-        case PK_OVERLOAD_UNSHUNT:
-            shunt(agent, group, false);
-            break;
-        }
-    }
+                     "shedSlots", (json_int_t)state->shed, "yieldedSlots",
+                     (json_int_t)state->yielded, "shedShare", (double)state->shed / PK_SLOT_COUNT,
+                     "loss", state->loss, "fill",
+                     state->fill >= 0 ? json_real(state->fill) : json_null(), "since",
+                     text[0] != '\0' ? text : NULL);
 }

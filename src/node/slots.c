@@ -251,8 +251,8 @@ void pk_agent_look_at_lanes(struct pk_agent *agent)
         look_at_drains(agent);
         for (size_t i = 0; i < agent->plane.group_count; i++)
             look_at_group(agent, agent->plane.groups[i], now);
-        pk_overload_look_at(agent, now);
     }
+    pk_overload_look_at(agent, now);
     (void)pthread_mutex_unlock(&agent->lock);
 }
 

@@ -57,12 +57,17 @@ static void take_socket(const struct nlmsghdr *header, unsigned ifindex,
         case PACKET_DIAG_INFO:
             if ((data = payload(attribute, sizeof info)) != NULL)
                 memcpy(&info, data, sizeof info);
+            found.version = info.pdi_version;
             break;
         case PACKET_DIAG_RX_RING: {
             struct packet_diag_ring ring;
             if ((data = payload(attribute, sizeof ring)) != NULL) {
                 memcpy(&ring, data, sizeof ring);
                 found.ring = ring.pdr_block_nr > 0;
+                found.block_size = ring.pdr_block_size;
+                found.blocks = ring.pdr_block_nr;
+                found.frame_size = ring.pdr_frame_size;
+                found.frames = ring.pdr_frame_nr;
             }
             break;
         }

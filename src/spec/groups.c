@@ -39,10 +39,12 @@ json_t *pk_group_options(const struct pk_group_spec *group)
     int bad = json == NULL;
     if (group->shunt.after > 0 || group->shunt.port_count > 0)
         bad |= json_object_set_new(json, "shunt", shunt_to_json(&group->shunt));
-    if (group->overload.shunt || group->overload.shed)
-        bad |= json_object_set_new(
-            json, "overload",
-            json_pack("{s:b,s:b}", "shunt", group->overload.shunt, "shed", group->overload.shed));
+    bool both = group->overload == PK_OVERLOAD_MODE_AUTO;
+    bool shunt = both || group->overload == PK_OVERLOAD_MODE_SHUNT;
+    bool shed = both || group->overload == PK_OVERLOAD_MODE_SHED;
+    if (shunt || shed)
+        bad |= json_object_set_new(json, "overload",
+                                   json_pack("{s:b,s:b}", "shunt", shunt, "shed", shed));
     if (group->drain != PK_DRAIN_DEFAULT_MS * PK_NSEC_PER_MS)
         bad |= json_object_set_new(
             json, "drain",

@@ -106,6 +106,12 @@ struct pk_shunt_rule_spec {
 };
 #define PK_SHUNT_PORTS_MAX 16
 
+enum pk_overload_mode {
+    PK_OVERLOAD_MODE_AUTO,
+    PK_OVERLOAD_MODE_SHUNT,
+    PK_OVERLOAD_MODE_SHED,
+    PK_OVERLOAD_MODE_OFF
+};
 enum pk_rebalance_mode { PK_REBALANCE_AUTO, PK_REBALANCE_OFF };
 
 enum pk_cpu_mode { PK_CPU_SHARED, PK_CPU_DEDICATED };
@@ -126,7 +132,7 @@ struct pk_group_spec {
     enum pk_group_hash hash;
     struct pk_shunt_rule_spec shunt;
     const struct pk_node *shunt_node;
-    struct pk_overload_spec overload;
+    enum pk_overload_mode overload;
     pk_nsec drain; /* how long flows may stay where they are; 0 = not at all */
     enum pk_rebalance_mode rebalance;
     pk_nsec canary; /* between two; 0 = none are sent */

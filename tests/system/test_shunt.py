@@ -79,7 +79,7 @@ class Bed:
         group = plane["groups"][0]
         count = group
         assert count["packets"] == self.sent and count["bytes"] == self.bytes
-        outcomes = ["filtered", "shunted", "shed", "noLane", "notSent", "sent"]
+        outcomes = ["filtered", "shunted", "shed", "yielded", "noLane", "notSent", "sent"]
         assert count["packets"] == sum(count[name] for name in outcomes)
         assert count["bytes"] == sum(count[name + "Bytes"] for name in outcomes)
         arrived = sum(lane["packets"] + lane["ringDropped"] for lane in plane["lanes"])
@@ -451,7 +451,7 @@ def test_overload(instance, tmp_path):
         for one in (low, high):
             assert one["packets"] == sent[0] // 2
             assert one["packets"] == sum(one[name] for name in
-                                         ["filtered", "shunted", "shed", "noLane", "notSent", "sent"])
+                                         ["filtered", "shunted", "shed", "yielded", "noLane", "notSent", "sent"])
         assert low["shed"] > 0 and high["shed"] == 0 and high["sent"] == high["packets"]
         assert sum(t["packets"] for t in plane["taps"][0]["tenants"]) == sent[0]
         # Who has priority got all.

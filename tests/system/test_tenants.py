@@ -113,7 +113,7 @@ def check_sums(instance, sent):
     assert tap["packets"] == sent
     assert sum(tenant["packets"] for tenant in tap["tenants"]) == sent
     for row in plane["groups"]:
-        ways = [row[key] for key in ("filtered", "shunted", "shed", "noLane", "notSent", "sent")]
+        ways = [row[key] for key in ("filtered", "shunted", "shed", "yielded", "noLane", "notSent", "sent")]
         assert row["packets"] == sum(ways), row
         lanes = [lane for lane in plane["lanes"] if lane["group"] == row["name"]]
         assert row["sent"] == sum(lane["packets"] + lane["ringDropped"] for lane in lanes)

@@ -83,7 +83,8 @@ enum pk_outcome {
     PK_OUTCOME_ALL,
     PK_OUTCOME_FILTERED, /* its filter lets it not pass */
     PK_OUTCOME_SHUNTED,
-    PK_OUTCOME_SHED,
+    PK_OUTCOME_SHED,    /* its lanes cannot take all */
+    PK_OUTCOME_YIELDED, /* shed too: the lanes of a group of higher priority cannot */
     PK_OUTCOME_NO_LANE,
     PK_OUTCOME_NOT_SENT, /* the redirect failed */
     PK_OUTCOME_SENT,
@@ -198,7 +199,7 @@ PK_ASSERT_SIZE(struct pk_slots, 524328);
 PK_ASSERT_SIZE(struct pk_drain_key, 16);
 PK_ASSERT_SIZE(struct pk_drain_flow, 16);
 PK_ASSERT_SIZE(struct pk_tap_counters, 304);
-PK_ASSERT_SIZE(struct pk_group_counters, 1168);
+PK_ASSERT_SIZE(struct pk_group_counters, 1184);
 PK_ASSERT_SIZE(struct pk_tenant_counters, 16);
 PK_ASSERT_SIZE(struct pk_handover, 24);
 PK_ASSERT_SIZE(struct pk_copies, 32);

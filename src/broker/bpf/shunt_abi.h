@@ -98,9 +98,11 @@ enum {
 
 /* Slots of a group that are shed: a bit each. */
 struct pk_shed_slots {
+    __u64 until; /* CLOCK_MONOTONIC: not shed any more then; the agent moves it on */
     __u32 count; /* 0 = none: the bits are not looked at */
-    __u32 reserved;
+    __u32 yielded;
     __u64 bits[PK_HASH_SLOTS / 64 + 1];
+    __u64 yields[PK_HASH_SLOTS / 64 + 1]; /* of these: for a group of higher priority */
 };
 
 /* What pk_shunt_close is to close. */

@@ -288,8 +288,10 @@ static __always_inline __u32 target_lane(struct xdp_md *ctx, struct pk_packet *p
     __u32 slot = pk_reason_is_first_lane(packet->reason[mode]) ? PK_HASH_SLOTS
                                                                : pk_hash_slot(packet->hash[mode]);
     __u32 lane = PK_NO_LANE;
-    if (pk_shed_takes(group, slot)) {
-        count_outcome(count, PK_OUTCOME_SHED, size);
+    __u32 shed = pk_shed_takes(group, slot);
+    if (shed) {
+        count_outcome(count, shed == PK_OUTCOME_YIELDED ? PK_OUTCOME_YIELDED : PK_OUTCOME_SHED,
+                      size);
         return PK_NO_LANE_WANTED;
     }
     /* clang knows the bound and drops the check; Linux 6.1's verifier loses it on the way. */

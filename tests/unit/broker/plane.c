@@ -208,9 +208,8 @@ uint64_t plane_count(struct plane *plane, unsigned group, const char *name)
 
 void plane_sums(struct plane *plane, unsigned group, uint64_t packets, uint64_t bytes)
 {
-    static const char *const parts[] = {
-        "filtered", "shunted", "shed", "noLane", "notSent", "sent"
-    };
+    static const char *const parts[] = { "filtered", "shunted", "shed", "yielded",
+                                         "noLane",   "notSent", "sent" };
     uint64_t sum = 0, sum_bytes = 0, lanes = 0, lanes_bytes = 0, arrived = 0;
     for (size_t i = 0; i < PK_ARRAY_SIZE(parts); i++) {
         char name[32];

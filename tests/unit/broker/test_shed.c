@@ -7,8 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
 #include <jansson.h>
 
+#include "base/time.h"
 #include "broker/broker.h"
 #include "broker/shed.h"
 #include "broker/shunt.h"
@@ -98,11 +100,13 @@ static void check_sums(void)
 {
     for (unsigned g = 0; g < GROUPS; g++) {
         assert_int_equal(count(g, "packets"), count(g, "filtered") + count(g, "shunted") +
-                                                  count(g, "shed") + count(g, "noLane") +
-                                                  count(g, "notSent") + count(g, "sent"));
+                                                  count(g, "shed") + count(g, "yielded") +
+                                                  count(g, "noLane") + count(g, "notSent") +
+                                                  count(g, "sent"));
         assert_int_equal(count(g, "bytes"), count(g, "filteredBytes") + count(g, "shuntedBytes") +
-                                                count(g, "shedBytes") + count(g, "noLaneBytes") +
-                                                count(g, "notSentBytes") + count(g, "sentBytes"));
+                                                count(g, "shedBytes") + count(g, "yieldedBytes") +
+                                                count(g, "noLaneBytes") + count(g, "notSentBytes") +
+                                                count(g, "sentBytes"));
         uint64_t arrived = 0;
         for (unsigned i = 0; i < LANES; i++)
             arrived += net_count(broker, "lanes", lane_key(g, i), "packets");
@@ -182,9 +186,9 @@ static void shed(void **state)
     enum { FLOWS = 1000, ROUNDS = 4 };
     uint64_t shed_before = count(0, "shed");
     size_t done = 0;
-    OK(pk_broker_shed(broker, "f/a", NULL, 0, PK_SLOT_COUNT / 5, &done, &err));
+    OK(pk_broker_shed(broker, "f/a", NULL, 0, 0.2, PK_SHED_OWN, &done, &err));
     assert_int_equal(done, PK_SLOT_COUNT / 5);
-    assert_int_equal(pk_broker_shed_count(broker, "f/a"), done);
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_OWN), done);
     unsigned whole = 0;
     for (unsigned i = 0; i < FLOWS; i++) {
         uint64_t before = count(0, "shed");
@@ -210,11 +214,11 @@ static void shed(void **state)
     /* What is shed outlives the agent, and comes back. */
     pk_broker_close(broker);
     OK(pk_broker_open(&(struct pk_broker_options){ .pin_dir = NET_PIN_DIR }, &broker, &err));
-    assert_int_equal(pk_broker_shed_count(broker, "f/a"), done);
-    OK(pk_broker_unshed(broker, "f/a", 100, &err));
-    assert_int_equal(pk_broker_shed_count(broker, "f/a"), done - 100);
-    OK(pk_broker_unshed(broker, "f/a", SIZE_MAX, &err));
-    assert_int_equal(pk_broker_shed_count(broker, "f/a"), 0);
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_OWN), done);
+    OK(pk_broker_unshed(broker, "f/a", 100, PK_SHED_OWN, &err));
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_OWN), done - 100);
+    OK(pk_broker_unshed(broker, "f/a", SIZE_MAX, PK_SHED_OWN, &err));
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_OWN), 0);
     uint64_t all = count(0, "shed");
     for (unsigned i = 0; i < 100; i++)
         send_one(BASE_A, i, false, ACK, 200);
@@ -231,7 +235,7 @@ static void of_some_lanes(void **state)
     size_t done = 0;
     uint64_t first = net_count(broker, "lanes", lane_key(1, 0), "packets");
     uint64_t second = net_count(broker, "lanes", lane_key(1, 1), "packets");
-    OK(pk_broker_shed(broker, "f/b", named, LANES, SIZE_MAX, &done, &err));
+    OK(pk_broker_shed(broker, "f/b", named, LANES, 1, PK_SHED_OWN, &done, &err));
     assert_in_range(done, PK_SLOT_COUNT / 2 - 10, PK_SLOT_COUNT / 2 + 10);
     for (unsigned i = 0; i < 400; i++)
         send_one(BASE_B, i, false, ACK, 200);
@@ -239,8 +243,78 @@ static void of_some_lanes(void **state)
     assert_int_equal(net_count(broker, "lanes", lane_key(1, 1), "packets"), second);
     assert_true(net_count(broker, "lanes", lane_key(1, 0), "packets") > first + 100);
     check_sums();
-    OK(pk_broker_unshed(broker, "f/b", SIZE_MAX, &err));
-    assert_int_equal(pk_broker_shed(broker, "f/none", NULL, 0, 1, &done, &err), PK_E_NOTFOUND);
+    OK(pk_broker_unshed(broker, "f/b", SIZE_MAX, PK_SHED_OWN, &err));
+    assert_int_equal(pk_broker_shed(broker, "f/none", NULL, 0, 1, PK_SHED_OWN, &done, &err),
+                     PK_E_NOTFOUND);
+}
+
+/* For another group's sake: counted for itself, and given back for itself. */
+static void yielded(void **state)
+{
+    (void)state;
+    enum { FLOWS = 400 };
+    size_t own = 0, other = 0, slots = 0;
+    uint64_t before = count(0, "shed");
+    OK(pk_broker_shed(broker, "f/a", NULL, 0, 0.5, PK_SHED_YIELDED, &other, &err));
+    OK(pk_broker_shed(broker, "f/a", NULL, 0, 0.5, PK_SHED_OWN, &own, &err));
+    assert_int_equal(other, PK_SLOT_COUNT / 2);
+    assert_in_range(own, PK_SLOT_COUNT / 4 - 1, PK_SLOT_COUNT / 4 + 1);
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_YIELDED), other);
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_OWN), own);
+    size_t of_lanes = pk_broker_shed_of_lane(broker, "f/a", 0, &slots);
+    assert_in_range(slots, PK_SLOT_COUNT / 2 - 10, PK_SLOT_COUNT / 2 + 10);
+    of_lanes += pk_broker_shed_of_lane(broker, "f/a", 1, &slots);
+    assert_int_equal(of_lanes, own + other);
+    for (unsigned i = 0; i < FLOWS; i++)
+        send_one(BASE_A, i, false, ACK, 200);
+    unsigned got = receive(0);
+    uint64_t shed_now = count(0, "shed") - before, yields = count(0, "yielded");
+    print_message("# of %u flows %u were shed, %u yielded\n", FLOWS, (unsigned)shed_now,
+                  (unsigned)yields);
+    assert_int_equal(shed_now + yields + got, FLOWS);
+    assert_in_range(shed_now, FLOWS / 6, FLOWS / 3);
+    assert_in_range(yields, FLOWS * 2 / 5, FLOWS * 3 / 5);
+    OK(pk_broker_unshed(broker, "f/a", SIZE_MAX, PK_SHED_YIELDED, &err));
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_YIELDED), 0);
+    assert_int_equal(pk_broker_shed_count(broker, "f/a", PK_SHED_OWN), own);
+    OK(pk_broker_unshed(broker, "f/a", SIZE_MAX, PK_SHED_OWN, &err));
+    for (unsigned i = 0; i < FLOWS; i++)
+        send_one(BASE_A, i, false, ACK, 200);
+    assert_int_equal(receive(0), FLOWS);
+    assert_int_equal(count(0, "yielded"), yields);
+    check_sums();
+}
+
+/* As after the time without an agent: until is over. */
+static void runs_out(void **state)
+{
+    (void)state;
+    size_t done = 0;
+    OK(pk_broker_shed(broker, "f/b", NULL, 0, 1, PK_SHED_OWN, &done, &err));
+    assert_int_equal(done, PK_SLOT_COUNT);
+    send_one(BASE_B, 1, false, ACK, 200);
+    assert_int_equal(receive(1), 0);
+    int fd = bpf_obj_get(NET_PIN_DIR "/pk_sheds");
+    assert_true(fd >= 0);
+    uint32_t group = (uint32_t)pk_broker_group_number(broker, "f/b");
+    static struct pk_shed_slots slots;
+    assert_int_equal(bpf_map_lookup_elem(fd, &group, &slots), 0);
+    assert_true(slots.until > (uint64_t)pk_time_monotonic());
+    slots.until = (uint64_t)pk_time_monotonic() - 1;
+    assert_int_equal(bpf_map_update_elem(fd, &group, &slots, BPF_ANY), 0);
+    close(fd);
+    usleep(20000); /* the kernel's coarse clock */
+    for (unsigned i = 0; i < 50; i++)
+        send_one(BASE_B, i, false, ACK, 200);
+    assert_int_equal(receive(1), 50);
+    /* An agent that starts now finds nothing shed. */
+    pk_broker_close(broker);
+    OK(pk_broker_open(&(struct pk_broker_options){ .pin_dir = NET_PIN_DIR }, &broker, &err));
+    assert_int_equal(pk_broker_shed_count(broker, "f/b", PK_SHED_OWN), 0);
+    OK(pk_broker_shed_renew(broker, "f/b", &err));
+    send_one(BASE_B, 1, false, ACK, 200);
+    assert_int_equal(receive(1), 1);
+    check_sums();
 }
 
 int main(void)
@@ -248,9 +322,8 @@ int main(void)
     if (!net_begin())
         return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shunted),
-        cmocka_unit_test(shed),
-        cmocka_unit_test(of_some_lanes),
+        cmocka_unit_test(shunted), cmocka_unit_test(shed),     cmocka_unit_test(of_some_lanes),
+        cmocka_unit_test(yielded), cmocka_unit_test(runs_out),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
