@@ -224,8 +224,8 @@ bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned if
  * lane. Of a tap, each packet is in one of redirected (to one lane or more), passed (too large to
  * be broadcast: copied for each group further up in the kernel) and dropped; unclaimed is a part of
  * dropped. Of a group, packets = filtered + shunted + shed + yielded + noLane + notSent + sent;
- * copied is a part of sent. began: when the counters were 0 (CLOCK_REALTIME, ns); another one means other
- * counters. New reference.
+ * copied is a part of sent. began: when the counters were 0 (CLOCK_REALTIME, ns); another one means
+ * other counters. New reference.
  */
 json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err);
 

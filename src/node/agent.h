@@ -35,7 +35,7 @@ struct pk_agent {
     uint64_t sweeps;
     int ends_fd; /* an epoll: readable when a process that reads a lane has ended */
     pk_nsec second_at;
-    int canary_fd;   /* to send by */
+    int canary_fd; /* to send by */
     struct pk_cpus cpus;
     pk_nsec cpus_at;
 };

@@ -14,7 +14,7 @@
 /* A packet socket that takes everything from the interface. */
 struct pk_packet_socket {
     uint32_t inode;
-    bool ring; /* it has a receive ring: its owner has set up all that it needs to read */
+    bool ring;        /* it has a receive ring: its owner has set up all that it needs to read */
     unsigned version; /* of the ring, 0 = TPACKET_V1 */
     uint32_t block_size, blocks, frame_size, frames; /* of the ring */
     uint32_t queued, room,
