@@ -4,7 +4,7 @@
  * {"since":ns,"at":ns,"changed":ns,"things":{KEY:{"began","since","seen",
  * "moved","last":{},"sum":{},"info":{}}}}: last is what was counted in the newest look, sum what
  * has come together since the account began, moved what came in since the look before; changed is
- * the look in which a thing was new.
+ * the look in which a thing was new, or what is unconfirmed became more or less.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -431,7 +431,11 @@ static int add_handed(json_t *account, const char *key, json_t *entry)
                         get(info_of_lane, "given");
         unconfirmed = PK_MAX(handed - since - (received - get(info, "life")), 0);
     }
-    return bad | put(sum, "unconfirmed", PK_MIN(unconfirmed, open));
+    unconfirmed = PK_MIN(unconfirmed, open);
+    /* To be kept at once: an agent that is started again does not know of it any more. */
+    if (unconfirmed != get(sum, "unconfirmed"))
+        bad |= put(account, "changed", at);
+    return bad | put(sum, "unconfirmed", unconfirmed);
 }
 
 int pk_ledger_account_add(json_t *account, const json_t *look, struct pk_error *err)

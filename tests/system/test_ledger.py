@@ -4,6 +4,7 @@ its place, and what the sender sent is what was delivered, left out and lost, to
 import errno
 import json
 import os
+import pathlib
 import pty
 import re
 import select
@@ -24,6 +25,9 @@ spec:
   taps:
     - name: wire
       interface: {interface}
+  tenants:
+    - name: nobody
+      match: {{vlans: [4000]}}
   groups:
     - name: analysis
       taps: [wire]
@@ -55,8 +59,8 @@ class Sender:
         return len(frames)
 
 
-def udp(count, port=53, size=60, source="10.1.0.1"):
-    return [frame(source, "192.0.2.9", 1024 + n % 50000, port, b"x" * size, 17) for n in range(count)]
+def udp(count, port=53, size=60, source="10.1.0.1", vlans=()):
+    return [frame(source, "192.0.2.9", 1024 + n % 50000, port, b"x" * size, 17, vlans) for n in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,14 @@ def test_filtered(site):
     assert losses == {("filtered", GROUP): 37}
 
 
+def test_unclaimed(site):
+    """A tenant that has no group: what it claims is nobody's, whatever the groups' filters say."""
+    losses, document = change(site, lambda: site.sender.send(udp(29, vlans=[(0x8100, 4000)]) + udp(3)))
+    assert losses == {("unclaimed", TAP): 29}
+    tenants = {row["name"]: row["packets"] for row in document["taps"][0]["tenants"]}
+    assert tenants["nobody"] == 29 and sum(tenants.values()) == site.sender.sent, tenants
+
+
 def test_interface(site):
     """Frames that are too long for the receiving end are lost before any program sees them."""
     subprocess.run(["ip", "link", "set", site.wire.near, "mtu", "3000"], check=True)
@@ -192,6 +204,80 @@ def test_lane_does_not_take_it(site):
             os.kill(agent, signal.SIGCONT)
     losses, _ = change(site, action)
     assert losses == {("lane-ring", LANE): 13}
+
+
+def agent_lanes(site):
+    """The lanes that the agent has, or None while it does not answer."""
+    connection = UnixConnection(str(site.rundir / "node.sock"))
+    try:
+        connection.request("GET", "/v1/plane")
+        return json.load(connection.getresponse())["lanes"]
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+class Hog:
+    """Takes a CPU from all but real-time threads."""
+
+    def __init__(self, cpu):
+        self.child = subprocess.Popen(
+            ["/usr/bin/python3", "-S", "-c", f"import os; os.sched_setaffinity(0, {{{cpu}}});"
+             "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50)); os.write(1, b'!')\nwhile True: pass"],
+            stdout=subprocess.PIPE)
+        assert self.child.stdout.read(1) == b"!"
+
+    def end(self):
+        self.child.kill()
+        self.child.wait()
+        self.child.stdout.close()
+
+
+def threaded(lane, on):
+    """Whether a thread of the kernel's own empties the lane's receive ring; containers leave its /sys read-only."""
+    script = f"mount -o remount,rw /sys && echo {on} > /sys/class/net/tap0/threaded; mount -o remount,ro /sys"
+    done = subprocess.run(["ip", "netns", "exec", os.path.basename(lane["netns"]), "sh", "-c", script],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done
+
+
+def pollers():
+    """Those threads, of all lanes on the machine."""
+    found = set()
+    for entry in os.scandir("/proc"):
+        try:
+            if entry.name.isdigit() and pathlib.Path(entry.path, "comm").read_text().startswith("napi/tap0-"):
+                found.add(int(entry.name))
+        except OSError:  # ended meanwhile
+            pass
+    return found
+
+
+def test_lane_ring_runs_over(site):
+    """The CPU that empties the lane's receive ring is busy with something else: the ring takes what it has room for."""
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    (lane,) = agent_lanes(site)
+
+    def action():
+        others = pollers()
+        threaded(lane, 1)
+        try:
+            mine = pollers() - others
+            assert len(mine) == 1, mine
+            os.sched_setaffinity(mine.pop(), {second})
+            hog = Hog(second)
+            try:
+                os.sched_setaffinity(0, {first})
+                site.sender.send(udp(1500))
+            finally:
+                hog.end()
+                os.sched_setaffinity(0, {first, second})
+        finally:
+            threaded(lane, 0)
+    losses, _ = change(site, action)
+    assert ("lane-ring", LANE) in losses and set(losses) <= {("lane-ring", LANE), ("tool-ring", TOOL)}, losses
+    assert 0 < losses["lane-ring", LANE] < 1500, losses
 
 
 def test_tool_does_not_read(site):
@@ -315,7 +401,7 @@ def test_top_without_terminal(site):
     assert len(lines) == 2
     for line in lines:
         kinds = [row["kind"] for row in json.loads(line)["rows"]]
-        assert kinds == ["tap", "group", "lane", "tool"]
+        assert kinds == ["tap", "tenant", "tenant", "group", "lane", "tool"]
     text = site.run("top", "--count", "1").stdout
     assert "tap wire" in text and "\033" not in text
 
@@ -359,3 +445,26 @@ def test_top_on_a_terminal(site, end):
         top.wait()
         os.close(master)
         os.close(slave)
+
+
+def test_no_lane(site):
+    """An agent that is killed and finds an old list, without the lane that its group had: the slots stay empty until the
+    server, which is stopped meanwhile, has the lane made again. The last test: the lane counts from 0 after it."""
+    def action():
+        path = site.state / "node/plane.json"
+        (serve,) = site.pid_of("serve")
+        (agent,) = site.pid_of("node")
+        os.kill(serve, signal.SIGSTOP)
+        try:
+            os.kill(agent, signal.SIGSTOP)
+            path.write_text(json.dumps({**json.loads(path.read_text()), "lanes": []}))
+            os.kill(agent, signal.SIGKILL)
+            wait_for("the next agent", 20, lambda: agent_lanes(site) == [])
+            site.sender.send(udp(120))
+        finally:
+            os.kill(serve, signal.SIGCONT)
+        wait_for("a lane made again", 60, lambda: [row["slots"] for row in agent_lanes(site) or [] if row["state"] == "ready"])
+        ready(site)
+        site.sender.send(udp(80))
+    losses, _ = change(site, action)
+    assert losses == {("no-lane", GROUP): 120}, losses

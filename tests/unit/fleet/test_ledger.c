@@ -238,8 +238,11 @@ static void test_tool_restart(void **state)
     add(account, &w);
     /* It is killed: 30 were handed to it of which it never told; then 20 came while nobody read. */
     w.tap += 30, w.tenant += 30, w.sent[0] += 30, w.arrived[0] += 30;
+    add(account, &w);
+    assert_true(of(account, "changed") < of(account, "at"));
     w.live = false;
     add(account, &w);
+    assert_true(of(account, "changed") == of(account, "at")); /* is kept at once */
     w.lane_state = "unread";
     w.tap += 20, w.tenant += 20, w.sent[0] += 20, w.arrived[0] += 20, w.unread[0] += 20;
     add(account, &w);
