@@ -49,8 +49,10 @@ ROOM = {
     "state MiB": (8, 0.1),
     "run MiB": (4, 0.1),
 }
-# Folders have their final size when the oldest that is kept has gone: sealed logs stay for ten minutes, see 'picket ship'.
-FOLDERS, FOLDERS_AFTER = ["units ", "events ", "ship files", "ship MiB"], 30
+# These have their final size when the oldest file that is kept has gone (sealed logs stay for ten minutes, see
+# 'picket ship'), which must be over when the middle third begins.
+LATE = ["units files", "units MiB", "events files", "events MiB", "ship fds", "ship files", "ship MiB"]
+LATE_MINUTES = 30
 SHOWN_ONLY = ["tools KiB"]  # the tools' own memory is not picket's
 
 
@@ -231,8 +233,8 @@ def table(rows, minutes):
         note = ""
         if key in SHOWN_ONLY:
             note = "  (not judged: the tools' own)"
-        elif any(key.startswith(name) for name in FOLDERS) and minutes < FOLDERS_AFTER:
-            note = f"  (judged from {FOLDERS_AFTER} minutes on)"
+        elif key in LATE and minutes < LATE_MINUTES:
+            note = f"  (judged in runs of {LATE_MINUTES} minutes)"
         elif last - middle > most + share * middle:
             note = "  GREW"
             grew.append(key)
@@ -290,8 +292,9 @@ def stored(whole):
             break
         time.sleep(2)
     print(f"events: received {events['received']}, stored {events['stored']}, lost {events['lost']}")
-    found = [f"{events['received'] - events['stored']} events are not stored"] if events["received"] != events["stored"] else []
-    return found + ([f"{events['lost']} events could not be read"] if events["lost"] else [])
+    left = events["received"] - events["stored"]
+    return ([f"{left} events are not stored"] if left else []) + \
+        ([f"{events['lost']} events could not be read"] if events["lost"] else [])
 
 
 def watch(whole, seconds):
