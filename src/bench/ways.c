@@ -204,16 +204,19 @@ static int make_sriov(struct bench_rig *rig, struct bench_way *way, struct pk_er
 /* ---- picket ---- */
 
 static int add_lane(struct bench_rig *rig, struct bench_way *way, unsigned group, unsigned lane,
-                    char key[64], struct pk_error *err)
+                    char key[64], bool by_xdp, struct pk_error *err)
 {
     struct bench_container *container = &way->containers[group * rig->lanes + lane];
     snprintf(key, 64, "%s/g%u/%u", way->kind->name, group, lane);
     int r = pk_broker_lane_add(rig->broker, key, container->outer_ifindex, container->netns, INSIDE,
                                err);
+    if (r >= 0 && by_xdp)
+        r = pk_broker_lane_leave_round(rig->broker, key, err);
     return r < 0 ? r : pk_broker_lane_set_reader(rig->broker, key, true, err);
 }
 
-static int make_lanes(struct bench_rig *rig, struct bench_way *way, struct pk_error *err)
+static int make_picket(struct bench_rig *rig, struct bench_way *way, bool by_xdp,
+                       struct pk_error *err)
 {
     char groups[PK_BENCH_GROUPS_MAX][32], tap[32];
     struct pk_broker_target targets[PK_BENCH_GROUPS_MAX] = { 0 };
@@ -223,7 +226,7 @@ static int make_lanes(struct bench_rig *rig, struct bench_way *way, struct pk_er
         for (unsigned lane = 0; lane < rig->lanes && r >= 0; lane++) {
             char key[64];
             shares[lane] = (struct pk_broker_share){ .lane = lane, .weight = 1 };
-            r = add_lane(rig, way, group, lane, key, err);
+            r = add_lane(rig, way, group, lane, key, by_xdp, err);
         }
         snprintf(groups[group], sizeof groups[group], "%s/g%u", way->kind->name, group);
         targets[group].group_key = groups[group];
@@ -249,6 +252,11 @@ static int make_lanes(struct bench_rig *rig, struct bench_way *way, struct pk_er
                    (way->tap_program = bpf_prog_get_fd_by_id(id)) < 0))
         return pk_fail_errno(err, errno, "cannot find the tap's program");
     return r;
+}
+
+static int make_lanes(struct bench_rig *rig, struct bench_way *way, struct pk_error *err)
+{
+    return make_picket(rig, way, false, err);
 }
 
 /* The reader's program in the place of the lane's gate, by the link that the broker pins. */
@@ -290,7 +298,7 @@ static int lane_id(struct bench_rig *rig, const char *key, unsigned *ret_id, str
 
 static int make_sockets(struct bench_rig *rig, struct bench_way *way, struct pk_error *err)
 {
-    int r = make_lanes(rig, way, err);
+    int r = make_picket(rig, way, true, err);
     for (unsigned i = 0; i < way->container_count && r >= 0; i++) {
         char key[64];
         unsigned id = 0;

@@ -45,6 +45,10 @@ int pk_broker_remove_pins(const char *pin_dir, struct pk_error *err);
 int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
                        int netns_fd, const char *inner_name, struct pk_error *err);
 int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
+/* For a reader that has a program of its own in the place of the inner one (AF_XDP): packets that go
+ * round the lanes of several groups (bpf/round.h) meet no XDP program, so they are broadcast to
+ * this lane, and to those that get the same packets. Until the lane is added again. */
+int pk_broker_lane_leave_round(struct pk_broker *broker, const char *key, struct pk_error *err);
 /* Are the programs attached? */
 bool pk_broker_lane_intact(struct pk_broker *broker, const char *key);
 /* Whether some tool has a packet socket open in the lane: while not, arrivals count as unread. */

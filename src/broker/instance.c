@@ -112,7 +112,7 @@ static void plan_combos(struct pk_broker *broker, struct pk_instance_plan *plan,
         counts[i] = lanes_of(broker, setup->targets[channel->targets + i].group, lanes[i]);
         all *= counts[i] + 1;
         if (all + plan->sizes[PK_OWN_COMBOS] > PK_COMBOS_MAX) {
-            channel->copied = 1;
+            channel->ways |= PK_WAY_COPIES;
             return;
         }
     }
@@ -124,6 +124,20 @@ static void plan_combos(struct pk_broker *broker, struct pk_instance_plan *plan,
             plan->constants.digits[lanes[i][k]] = (k + 1) * stride;
         stride *= counts[i] + 1;
     }
+}
+
+/* Have all lanes of the channel the programs of the round? */
+static bool is_round(struct pk_broker *broker, const struct pk_tap_setup *setup,
+                     const struct pk_channel *channel)
+{
+    uint16_t lanes[PK_LANES_MAX];
+    for (uint32_t i = 0; i < channel->count; i++) {
+        uint32_t count = lanes_of(broker, setup->targets[channel->targets + i].group, lanes);
+        for (uint32_t k = 0; k < count; k++)
+            if (!broker->lanes[lanes[k]].round)
+                return false;
+    }
+    return true;
 }
 
 static void plan_targets(struct pk_broker *broker, uint32_t tap, const struct pk_tap_setup *setup,
@@ -149,6 +163,8 @@ static void plan_targets(struct pk_broker *broker, uint32_t tap, const struct pk
         if (to->channels[i].count < 2)
             continue;
         to->has_several = 1;
+        if (is_round(broker, setup, &to->channels[i]))
+            to->channels[i].ways |= PK_WAY_ROUND;
         plan_combos(broker, plan, setup, &to->channels[i]);
     }
 }
@@ -329,7 +345,8 @@ static int fill_combos(struct pk_broker *broker, const struct pk_tap_setup *setu
     struct combos combos = { .broker = broker, .outer = outer };
     int r = 0;
     for (uint32_t i = 0; i < PK_CHANNELS && r >= 0; i++)
-        if (plan->constants.channels[i].count > 1 && !plan->constants.channels[i].copied)
+        if (plan->constants.channels[i].count > 1 &&
+            !(plan->constants.channels[i].ways & PK_WAY_COPIES))
             r = fill_channel(&combos, setup, &plan->constants.channels[i], err);
     if (r >= 0)
         r = combos_flush(&combos, err);

@@ -76,6 +76,7 @@ struct pk_broker {
     struct pk_slots *tables[PK_GROUPS_MAX]; /* copies of what is in force; NULL = none */
     struct pk_group_wish wishes[PK_GROUPS_MAX];
     bool copies_not; /* the kernel has no pk_tap_copy */
+    bool round_not;  /* nor the round (bpf/round.h) */
     struct pk_tenant_record
         *tenants[PK_TAPS_MAX];                  /* whose the tap's counters are; NULL = not read */
     struct pk_tap_setup *setups[PK_TAPS_MAX];   /* NULL = not attached since this agent started */
@@ -118,6 +119,8 @@ enum pk_plane_program {
     PK_PROGRAM_TAP_PROBE,
     PK_PROGRAM_LANE_IN,
     PK_PROGRAM_LANE_GUARD,
+    PK_PROGRAM_ROUND_IN,
+    PK_PROGRAM_ROUND_OUT,
     PK_PROGRAM_SHUNT_CLOSE,
     PK_PROGRAM_INLINE_WIRE,
     PK_PROGRAM_INLINE_IN,
@@ -134,13 +137,16 @@ int pk_plane_load_tap(struct pk_broker *broker, enum pk_plane_program program, u
 /* Does this kernel redirect frames that lie in several buffers? */
 bool pk_plane_redirects_frags(void);
 
-/* A pinned XDP link by name ("tap-3", "lane-0-in"). */
+/* A pinned link of XDP or of the ingress (tcx) by name ("tap-3", "lane-0-in"). */
 bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex);
 /* The program of a pinned link, also of one whose interface has gone. -1 = there is none. */
 int pk_link_program(struct pk_broker *broker, const char *name);
 /* Puts program on ifindex and pins the link. native_only: no generic mode. */
 int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex, int program,
                    bool native_only, enum pk_xdp_mode *ret_mode, struct pk_error *err);
+/* The same at the ingress, before what else is there. PK_E_UNSUPPORTED: before Linux 6.6. */
+int pk_link_attach_ingress(struct pk_broker *broker, const char *name, unsigned ifindex,
+                           int program, struct pk_error *err);
 /* Puts another program in the place of the one that runs, without a packet in between. */
 int pk_link_renew(struct pk_broker *broker, const char *name, int program, struct pk_error *err);
 /* Detaches at once and unpins; absent is success. */
@@ -182,7 +188,8 @@ struct pk_lane_end {
     unsigned ifindex;       /* 0 = that of inner_name, which is told here */
     const char *inner_name; /* in the namespace netns_fd; NULL = an outer end */
     int netns_fd;
-    bool renew; /* the program that is there is another build's */
+    bool ingress; /* a program of the ingress; else of XDP */
+    bool renew;   /* the program that is there is another build's */
 };
 int pk_lane_end_attach(struct pk_lane_end *end, struct pk_error *err);
 /* The lane's number, with its counters at zero when it is new. */

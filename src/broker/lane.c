@@ -18,9 +18,22 @@
 
 #define LINK_NAME_SIZE 32
 
-static const char *link_name(uint32_t id, bool inner, char name[LINK_NAME_SIZE])
+/* The programs of a lane. */
+static const struct place {
+    const char *name;
+    enum pk_plane_program program;
+    bool inner;
+    bool ingress;
+} places[] = {
+    { "in", PK_PROGRAM_LANE_IN, true, false },
+    { "guard", PK_PROGRAM_LANE_GUARD, false, false },
+    { "round-in", PK_PROGRAM_ROUND_IN, true, true }, /* these two from Linux 6.6 on */
+    { "round-out", PK_PROGRAM_ROUND_OUT, false, true },
+};
+
+static const char *link_name(uint32_t id, const struct place *place, char name[LINK_NAME_SIZE])
 {
-    snprintf(name, LINK_NAME_SIZE, inner ? "lane-%u-in" : "lane-%u-guard", id);
+    snprintf(name, LINK_NAME_SIZE, "lane-%u-%s", id, place->name);
     return name;
 }
 
@@ -52,6 +65,8 @@ static int attach_here(struct pk_lane_end *end, struct pk_error *err)
     int r = pk_plane_load(end->broker, end->program, end->numbers, &program, err);
     if (r < 0)
         return r;
+    if (!on && end->ingress)
+        return pk_link_attach_ingress(end->broker, end->link, end->ifindex, program, err);
     return on ? pk_link_renew(end->broker, end->link, program, err)
               : pk_link_attach(end->broker, end->link, end->ifindex, program, true, NULL, err);
 }
@@ -101,15 +116,14 @@ int pk_lane_renew(struct pk_broker *broker, uint32_t id, struct pk_error *err)
         r = pk_inline_lane_renew(broker, id, err);
     if (r < 0)
         return pk_wrap(err, "lane %s", record.key);
-    for (unsigned inner = 0; inner < 2 && !pk_inline_is_lane(broker, id); inner++) {
+    for (size_t i = 0; i < PK_ARRAY_SIZE(places) && !pk_inline_is_lane(broker, id); i++) {
         char name[LINK_NAME_SIZE];
-        if (!pk_link_is_on(broker, link_name(id, inner, name),
-                           inner ? record.inner_ifindex : record.host_ifindex))
+        if (!pk_link_is_on(broker, link_name(id, &places[i], name),
+                           places[i].inner ? record.inner_ifindex : record.host_ifindex))
             continue;
         PK_CLEANUP(pk_close_p) int program = -1;
         struct pk_plane_numbers numbers = { .lane = id };
-        r = pk_plane_load(broker, inner ? PK_PROGRAM_LANE_IN : PK_PROGRAM_LANE_GUARD, numbers,
-                          &program, err);
+        r = pk_plane_load(broker, places[i].program, numbers, &program, err);
         if (r >= 0)
             r = pk_link_renew(broker, name, program, err);
         if (r < 0)
@@ -168,6 +182,38 @@ int pk_lane_done(struct pk_broker *broker, uint32_t id, unsigned host_ifindex,
     return write_record(broker, id, &record, err);
 }
 
+static int add_place(struct pk_broker *broker, uint32_t id, const struct place *place,
+                     unsigned host_ifindex, int netns_fd, const char *inner_name,
+                     unsigned *inner_ifindex, struct pk_error *err)
+{
+    char name[LINK_NAME_SIZE];
+    struct pk_lane_end end = { .broker = broker,
+                               .link = link_name(id, place, name),
+                               .program = place->program,
+                               .numbers = { .lane = id },
+                               .ifindex = place->inner ? *inner_ifindex : host_ifindex,
+                               .inner_name = place->inner ? inner_name : NULL,
+                               .netns_fd = netns_fd,
+                               .ingress = place->ingress,
+                               .renew = broker->lanes[id].build != broker->build };
+    int r = pk_lane_end_attach(&end, err);
+    if (r >= 0 && place->inner)
+        *inner_ifindex = end.ifindex;
+    return r;
+}
+
+static int remove_places(struct pk_broker *broker, uint32_t id, bool only_round,
+                         struct pk_error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < PK_ARRAY_SIZE(places) && r >= 0; i++) {
+        char name[LINK_NAME_SIZE];
+        if (places[i].ingress || !only_round)
+            r = pk_link_remove(broker, link_name(id, &places[i], name), err);
+    }
+    return r;
+}
+
 int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
                        int netns_fd, const char *inner_name, struct pk_error *err)
 {
@@ -177,32 +223,31 @@ int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_
         return r;
     if (pk_inline_is_lane(broker, id))
         return pk_fail(err, PK_E_CONFLICT, "lane %s is inline", key);
-    char name[LINK_NAME_SIZE];
-    struct pk_lane_end end = { .broker = broker,
-                               .link = link_name(id, true, name),
-                               .program = PK_PROGRAM_LANE_IN,
-                               .numbers = { .lane = id },
-                               .inner_name = inner_name,
-                               .netns_fd = netns_fd,
-                               .renew = broker->lanes[id].build != broker->build };
-    r = pk_lane_end_attach(&end, err);
+    const struct pk_lane_record before = broker->lanes[id];
+    unsigned inner_ifindex = 0;
+    for (size_t i = 0; i < PK_ARRAY_SIZE(places) && r >= 0; i++) {
+        struct pk_error fault = { 0 };
+        if (places[i].ingress && broker->round_not)
+            continue;
+        r = add_place(broker, id, &places[i], host_ifindex, netns_fd, inner_name, &inner_ifindex,
+                      &fault);
+        if (r == PK_E_UNSUPPORTED && places[i].ingress) {
+            broker->round_not = true;
+            r = 0;
+        } else if (r < 0 && err != NULL) {
+            *err = fault;
+        }
+    }
     if (r < 0)
         return pk_wrap(err, "lane %s", key);
-    unsigned inner_ifindex = end.ifindex;
-    end.link = link_name(id, false, name);
-    end.program = PK_PROGRAM_LANE_GUARD;
-    end.inner_name = NULL;
-    end.ifindex = host_ifindex;
-    r = pk_lane_end_attach(&end, err);
-    if (r < 0)
-        return pk_wrap(err, "lane %s", key);
+    broker->lanes[id].round = !broker->round_not;
     pk_copier_keep_tags(host_ifindex);
     /* Last, since packets come from here on. */
     uint32_t port = 0;
     if (bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) < 0 || port != host_ifindex)
         r = pk_map_write(broker, PK_MAP_PORTS, id, &host_ifindex, err);
-    bool again =
-        broker->lanes[id].host_ifindex != 0 && broker->lanes[id].host_ifindex != host_ifindex;
+    bool again = before.host_ifindex != 0 &&
+                 (before.host_ifindex != host_ifindex || before.round != broker->lanes[id].round);
     if (r >= 0)
         r = pk_lane_done(broker, id, host_ifindex, inner_ifindex, err);
     /* Where several groups get a packet, the tap's program knows the interface itself. */
@@ -228,10 +273,8 @@ int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_e
         return pk_fail_errno(err, errno, "lane %s: cannot take its port out", key);
     if (pk_inline_is_lane(broker, id))
         r = pk_inline_lane_remove(broker, id, err);
-    for (unsigned inner = 0; inner < 2 && r >= 0; inner++) {
-        char name[LINK_NAME_SIZE];
-        r = pk_link_remove(broker, link_name(id, inner, name), err);
-    }
+    if (r >= 0)
+        r = remove_places(broker, id, false, err);
     if (r < 0)
         return r;
     struct pk_lane_record none = { 0 };
@@ -262,11 +305,31 @@ bool pk_broker_lane_intact(struct pk_broker *broker, const char *key)
     const struct pk_lane_record *record = &broker->lanes[id];
     if (pk_inline_is_lane(broker, id))
         return pk_inline_lane_intact(broker, id);
-    char name[LINK_NAME_SIZE];
-    return pk_link_is_on(broker, link_name(id, true, name), record->inner_ifindex) &&
-           pk_link_is_on(broker, link_name(id, false, name), record->host_ifindex) &&
-           bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) == 0 &&
+    for (size_t i = 0; i < PK_ARRAY_SIZE(places); i++) {
+        char name[LINK_NAME_SIZE];
+        if ((!places[i].ingress || record->round) &&
+            !pk_link_is_on(broker, link_name(id, &places[i], name),
+                           places[i].inner ? record->inner_ifindex : record->host_ifindex))
+            return false;
+    }
+    return bpf_map_lookup_elem(broker->maps[PK_MAP_PORTS], &id, &port) == 0 &&
            port == record->host_ifindex;
+}
+
+int pk_broker_lane_leave_round(struct pk_broker *broker, const char *key, struct pk_error *err)
+{
+    int r = pk_broker_check_open(broker, err);
+    int found = key[0] != '\0' ? PK_FIND(broker->lanes, key) : -1;
+    if (r >= 0 && found < 0)
+        r = pk_fail(err, PK_E_NOTFOUND, "there is no lane %s", key);
+    if (r < 0)
+        return r;
+    struct pk_lane_record record = broker->lanes[found];
+    record.round = 0;
+    r = write_record(broker, (uint32_t)found, &record, err);
+    if (r >= 0)
+        r = pk_taps_follow(broker, err);
+    return r < 0 ? r : remove_places(broker, (uint32_t)found, true, err);
 }
 
 int pk_broker_lane_set_reader(struct pk_broker *broker, const char *key, bool present,

@@ -67,6 +67,8 @@ static const char *const program_names[] = {
     [PK_PROGRAM_TAP_PROBE] = "pk_tap_probe",
     [PK_PROGRAM_LANE_IN] = "pk_lane_in",
     [PK_PROGRAM_LANE_GUARD] = "pk_lane_guard",
+    [PK_PROGRAM_ROUND_IN] = "pk_round_in",
+    [PK_PROGRAM_ROUND_OUT] = "pk_round_out",
     [PK_PROGRAM_SHUNT_CLOSE] = "pk_shunt_close",
     [PK_PROGRAM_INLINE_WIRE] = "pk_inline_wire",
     [PK_PROGRAM_INLINE_IN] = "pk_inline_in",
@@ -376,6 +378,10 @@ bool pk_plane_redirects_frags(void)
 
 /* ---- links ---- */
 
+/* Of Linux 6.6; headers of the baseline have neither. */
+#define LINK_TYPE_TCX 11u
+#define TCX_INGRESS   ((enum bpf_attach_type)46)
+
 static int open_link(struct pk_broker *broker, const char *name, int *ret_fd, struct pk_error *err)
 {
     PK_CLEANUP(pk_free_p) char *path = NULL;
@@ -398,8 +404,9 @@ bool pk_link_is_on(struct pk_broker *broker, const char *name, unsigned ifindex)
     uint32_t len = sizeof info;
     if (ifindex == 0 || open_link(broker, name, &fd, NULL) < 0)
         return false;
-    /* A link whose interface went has index 0. */
-    return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == BPF_LINK_TYPE_XDP &&
+    /* A link whose interface went has index 0. It stands at the same place for both types. */
+    return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 &&
+           (info.type == BPF_LINK_TYPE_XDP || info.type == LINK_TYPE_TCX) &&
            info.xdp.ifindex == ifindex;
 }
 
@@ -552,5 +559,32 @@ int pk_link_attach(struct pk_broker *broker, const char *name, unsigned ifindex,
     }
     if (ret_mode != NULL)
         *ret_mode = mode;
+    return 0;
+}
+
+int pk_link_attach_ingress(struct pk_broker *broker, const char *name, unsigned ifindex,
+                           int program, struct pk_error *err)
+{
+    PK_CLEANUP(pk_free_p) char *path = NULL;
+    char interface[IF_NAMESIZE];
+    int r = pin_path(broker, name, &path, err);
+    if (r >= 0)
+        r = pk_link_remove(broker, name, err);
+    if (r < 0)
+        return r;
+    if (if_indextoname(ifindex, interface) == NULL)
+        return attach_error(ifindex, ENODEV, err);
+    PK_CLEANUP(pk_close_p)
+    int fd = bpf_link_create(program, (int)ifindex, TCX_INGRESS, NULL);
+    if (fd < 0 && (errno == EINVAL || errno == EOPNOTSUPP))
+        return pk_fail(err, PK_E_UNSUPPORTED, "the kernel has no BPF links at an ingress (tcx)");
+    if (fd < 0) {
+        pk_fail_errno(err, errno, "cannot put a program at the ingress of %s", interface);
+        return hint_for(err, errno);
+    }
+    if (bpf_obj_pin(fd, path) < 0) {
+        pk_fail_errno(err, errno, "cannot pin %s", path);
+        return hint_for(err, errno);
+    }
     return 0;
 }

@@ -120,12 +120,17 @@ struct pk_copies {
     __u32 serial; /* no two packets have the same here: GRO merges none of them on their way up */
 };
 #define PK_COPIES_MAGIC 0x706bu
+#define PK_ROUND_MAGIC  0x706cu /* each of the lanes is one of the round (bpf/round.h) */
+
+/* How a tenant's packets come to several lanes, if not by a broadcast. */
+#define PK_WAY_COPIES 1u /* the combinations of lanes are too many: pk_tap_copy copies each packet */
+#define PK_WAY_ROUND  2u /* each packet goes round the lanes, also one for a single lane */
 
 /* A tenant of a tap, as its instance knows it. */
 struct pk_channel {
     __u16 targets; /* the first of its targets */
     __u8 count;
-    __u8 copied;   /* its combinations of lanes are too many: each packet goes by pk_tap_copy */
+    __u8 ways;     /* PK_WAY_* */
     __u32 combo;   /* the first of its combinations */
     __u32 counter; /* of its counters among the tap's */
 };
@@ -189,7 +194,7 @@ struct pk_lane_record {
     __u32 host_ifindex;
     __u32 inner_ifindex;
     __u32 index; /* in its group */
-    __u32 reserved;
+    __u32 round; /* 1 = packets may come by the round (bpf/round.h): both ends have its programs */
 };
 
 #define PK_ASSERT_SIZE(type, bytes) \

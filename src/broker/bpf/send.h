@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Out to the lanes, by one of three ways. One lane: a redirect. Several: a redirect with
+ * Out to the lanes. A tap with one group: a redirect. With several, the packet goes up into the
+ * kernel with its lanes written before it, where pk_tap_copy sends it round them (bpf/round.h).
+ *
+ * Kernels without that, and drivers that keep nothing before a packet: a redirect with
  * BPF_F_BROADCAST to a small map that holds just those lanes; there is one for each combination of
  * lanes, in pk_own_combos. That copies a frame into one page, so what is larger, or lies in several
- * buffers, goes up into the kernel with its lanes written before it, where pk_tap_copy makes the
- * copies and drops the frame.
+ * buffers, goes up too, where pk_tap_copy makes the copies and drops the frame.
  */
 #ifndef PICKET_BROKER_BPF_SEND_H
 #define PICKET_BROKER_BPF_SEND_H
 
 #include "broker/bpf/maps.h"
+#include "broker/bpf/round.h"
 
 /* A page less the room before a frame (256 bytes, some drivers more) and what follows it. */
 #define PK_BROADCAST_MAX 3000u
@@ -66,18 +69,27 @@ static __always_inline int has_frags(struct xdp_md *ctx, __u32 size)
     return (__u64)ctx->data + size != (__u64)ctx->data_end;
 }
 
-/* Returns XDP_PASS, or XDP_DROP where that way is not open. */
-static __always_inline int hand_over(struct xdp_md *ctx, const struct pk_copies *lanes)
+/* Returns XDP_PASS, or XDP_DROP where that way is not open, and must is not set or of no help. */
+static __always_inline int hand_over(struct xdp_md *ctx, const struct pk_copies *lanes,
+                                     struct pk_tap_counters *count, int must)
 {
     __u32 tap = tap_id;
     struct pk_handover *over = bpf_map_lookup_elem(&pk_handovers, &tap);
-    if (!instance.copies || !over || bpf_xdp_adjust_meta(ctx, -(int)sizeof *lanes) < 0)
+    if (!instance.copies || !over)
+        return XDP_DROP;
+    /* Until lanes have come through once: after that nothing is written that CPUs share. */
+    int proven = over->taken > over->lost;
+    if (!proven && over->lost && !must)
+        return XDP_DROP;
+    if (bpf_xdp_adjust_meta(ctx, -(int)sizeof *lanes) < 0)
         return XDP_DROP;
     struct pk_copies *meta = (struct pk_copies *)(long)ctx->data_meta;
     if ((void *)(meta + 1) > (void *)(long)ctx->data)
         return XDP_DROP;
     __builtin_memcpy(meta, lanes, sizeof *meta);
-    meta->serial = (__u32)__sync_fetch_and_add(&over->handed, 1);
+    meta->serial = (__u32)count->passed;
+    if (!proven)
+        __sync_fetch_and_add(&over->handed, 1);
     return XDP_PASS;
 }
 
@@ -99,7 +111,7 @@ static __always_inline int send_one(struct xdp_md *ctx, struct pk_packet *packet
         __builtin_memset(lanes.lane, 0xff, sizeof lanes.lane);
         lanes.lane[0] = (__u16)lane;
         lanes.group[0] = (__u8)group;
-        if (hand_over(ctx, &lanes) == XDP_PASS) {
+        if (hand_over(ctx, &lanes, tap, 1) == XDP_PASS) {
             count_outcome(count, PK_OUTCOME_HANDED, size);
             tap->passed++;
             return XDP_PASS;
@@ -155,7 +167,6 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
     struct pk_copies *to = bpf_map_lookup_elem(&pk_own_copies, &zero);
     if (!to)
         return XDP_DROP;
-    to->magic = PK_COPIES_MAGIC;
     to->size = (__u16)size;
 #pragma clang loop unroll(disable)
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {
@@ -181,10 +192,18 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
 
     __u32 outcome = PK_OUTCOME_NOT_SENT;
     int action = XDP_DROP, frags = has_frags(ctx, size);
-    if (lanes == 1 && (instance.redirects_frags || !frags)) {
+    if (of->ways & PK_WAY_ROUND) {
+        to->magic = PK_ROUND_MAGIC;
+        action = hand_over(ctx, to, tap, 0);
+    }
+    to->magic = PK_COPIES_MAGIC;
+    if (action == XDP_PASS) {
+        /* All packets of the tap go this way, so that a flow's keep their order. */
+    } else if (lanes == 1 && (instance.redirects_frags || !frags)) {
         action = (int)bpf_redirect_map(&pk_ports, last, XDP_DROP);
-    } else if (lanes == 1 || frags || unknown || size > PK_BROADCAST_MAX || of->copied) {
-        action = hand_over(ctx, to);
+    } else if (lanes == 1 || frags || unknown || size > PK_BROADCAST_MAX ||
+               (of->ways & PK_WAY_COPIES)) {
+        action = hand_over(ctx, to, tap, 1);
     } else {
         void *map = bpf_map_lookup_elem(&pk_own_combos, &combo);
         if (map)
@@ -208,7 +227,7 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
 }
 
 /*
- * At the interface's ingress in the kernel: copies what pk_tap has handed over to its lanes.
+ * At the interface's ingress in the kernel: brings what pk_tap has handed over to its lanes.
  * Whatever else the interface gives to the kernel stays as it is. A packet that was handed over,
  * but comes without its lanes (a driver that drops them), must not go on to the host: as many as
  * are missing are taken for it. Where lanes have come through once, the driver keeps them, and what
@@ -219,18 +238,25 @@ int pk_tap_copy(struct __sk_buff *skb)
 {
     __u32 tap = tap_id;
     struct pk_copies *meta = (struct pk_copies *)(long)skb->data_meta, to;
+    __u32 magic = 0;
     struct pk_handover *over = bpf_map_lookup_elem(&pk_handovers, &tap);
     if (!over)
-        return -1; /* TC_ACT_UNSPEC */
-    if ((void *)(meta + 1) > (void *)(long)skb->data || meta->magic != PK_COPIES_MAGIC) {
+        return PK_TC_NEXT;
+    if ((void *)(meta + 1) <= (void *)(long)skb->data) {
+        __builtin_memcpy(&to, meta, sizeof to);
+        magic = to.magic;
+    }
+    if (magic != PK_COPIES_MAGIC && magic != PK_ROUND_MAGIC) {
         if (over->taken > over->lost || over->taken >= over->handed)
-            return -1;
+            return PK_TC_NEXT;
         __sync_fetch_and_add(&over->lost, 1); /* first, or the two differ for a moment */
         __sync_fetch_and_add(&over->taken, 1);
-        return 2; /* TC_ACT_SHOT */
+        return PK_TC_DROP;
     }
-    __builtin_memcpy(&to, meta, sizeof to);
-    __sync_fetch_and_add(&over->taken, 1);
+    if (over->taken <= over->lost)
+        __sync_fetch_and_add(&over->taken, 1);
+    if (magic == PK_ROUND_MAGIC)
+        return round_go_on(skb, &to, PK_NO_LANE);
 #pragma unroll
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {
         __u32 lane = to.lane[i];
@@ -241,7 +267,7 @@ int pk_tap_copy(struct __sk_buff *skb)
         if (ifindex && bpf_clone_redirect(skb, ifindex, 0) == 0)
             pk_count_copy(to.group[i], lane, PK_OUTCOME_COPIED, to.size);
     }
-    return 2;
+    return PK_TC_DROP;
 }
 
 #endif
