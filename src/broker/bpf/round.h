@@ -82,7 +82,7 @@ int pk_round_in(struct __sk_buff *skb)
     struct pk_copies lanes;
     struct pk_lane_counters *count = bpf_map_lookup_elem(&pk_lane_counts, &lane);
     if (!count || !round_lanes(skb, &lanes))
-        return PK_TC_NEXT;
+        return PK_TC_DROP;
     count->packets++;
     count->bytes += lanes.size;
     int passed = 0, more = 0;
