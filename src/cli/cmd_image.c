@@ -28,7 +28,7 @@ static int open_catalog(const struct pk_ctx *ctx, struct pk_catalog **ret_catalo
     } else if (r < 0) {
         pk_fail(err, r, "the catalog cannot be opened");
         pk_hint(err, "set PICKET_CATALOG to the folder of packages");
-    } else {
+    } else if (errors.count > 0) {
         pk_report_errors(ctx, &errors);
     }
     pk_errors_done(&errors);

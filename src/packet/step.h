@@ -71,6 +71,8 @@ struct pk_flow {
     X(6081, PK_NEXT_GENEVE, "GENEVE")       \
     X(2152, PK_NEXT_GTP, "GTP-U")           \
     X(3544, PK_NEXT_TEREDO, "Teredo")       \
+    X(4754, PK_NEXT_PROTOCOL(47), "GRE")    \
+    X(5072, PK_NEXT_AYIYA, "AYIYA")         \
     X(1701, PK_NEXT_UNKNOWN, "L2TP")        \
     X(6635, PK_NEXT_TYPE(0x8847), "MPLS in UDP")
 
@@ -122,6 +124,7 @@ enum pk_next {
     PK_NEXT_GTP,
     PK_NEXT_GTP_EXTENSION,
     PK_NEXT_TEREDO,
+    PK_NEXT_AYIYA,
     PK_NEXT_UNKNOWN,
 };
 #define PK_NEXT_TYPE(type)       (0x10000u | PK_BE16(type)) /* EtherTypes as in the packet */
@@ -546,6 +549,20 @@ PK_INLINE __u32 pk_parse_teredo(struct pk_parser *parser)
     return PK_NEXT_TEREDO;
 }
 
+/* An identity and a signature, each of a stated size, before the packet. */
+PK_INLINE __u32 pk_parse_ayiya(struct pk_parser *parser)
+{
+    if (pk_parse_lacks(parser, 8))
+        return PK_NEXT_NONE;
+    const __u8 *p = pk_parse_at(parser, parser->offset);
+    if ((p[2] & 15) != 1) /* only this one forwards a packet */
+        return pk_parse_stop(parser, PK_REASON_TUNNEL);
+    parser->offset += 8 + (1u << (p[0] >> 4)) + (p[1] >> 4) * 4u;
+    return p[3] == 41  ? PK_NEXT_TYPE(0x86dd)
+           : p[3] == 4 ? PK_NEXT_TYPE(0x0800)
+                       : (__u32)PK_NEXT_UNKNOWN;
+}
+
 PK_INLINE __u32 pk_parse_pppoe(struct pk_parser *parser)
 {
     if (pk_parse_lacks(parser, 6))
@@ -600,6 +617,7 @@ PK_INLINE int pk_looks_like_ethernet(const __u8 *p)
     case PK_BE16(0x8848):
     case PK_BE16(0x8864):
     case PK_BE16(0x88e7):
+    case PK_BE16(0x8903):
     case PK_BE16(0x8926):
         return 1;
     default:
@@ -686,6 +704,9 @@ PK_INLINE __u32 pk_parse_header(struct pk_parser *parser)
     case PK_NEXT_TYPE(0x88e7): /* provider backbone bridge */
         parser->offset += 4;
         return PK_NEXT_ETHERNET;
+    case PK_NEXT_TYPE(0x8903): /* FabricPath: 2 bytes, and the whole frame */
+        parser->offset += 2;
+        return PK_NEXT_ETHERNET;
     case PK_NEXT_TYPE(0x8847):
     case PK_NEXT_TYPE(0x8848):
         if (pk_parse_lacks(parser, 4))
@@ -767,6 +788,8 @@ PK_INLINE __u32 pk_parse_header(struct pk_parser *parser)
         return pk_parse_gtp_extension(parser);
     case PK_NEXT_TEREDO:
         return pk_parse_teredo(parser);
+    case PK_NEXT_AYIYA:
+        return pk_parse_ayiya(parser);
     default:
         return pk_parse_stop(parser, next >= PK_NEXT_PROTOCOL(0) ? PK_REASON_OTHER_PROTOCOL
                                                                  : PK_REASON_NON_IP);

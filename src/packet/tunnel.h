@@ -98,6 +98,8 @@ PK_INLINE __u32 pk_tunnel_type(const struct pk_parser *parser, const struct pk_t
         return types & PK_TUNNEL_IS_ERSPAN;
     case PK_NEXT_PROTOCOL(47):
     case PK_NEXT_GRE_ROUTE:
+        if (parser->port != 0) /* GRE in UDP, which no mirror sends */
+            return 0;
         /* ERSPAN I is nothing but a type of GRE; of one that cannot be read it may be either. */
         if (parser->after == PK_NEXT_NONE)
             return types & (PK_TUNNEL_IS_GRE | PK_TUNNEL_IS_ERSPAN);

@@ -145,8 +145,7 @@ static void push_udp(struct stack *stack, const struct encap_outer *outer, uint1
 }
 
 /* GRE with any of checksum, routes, key; sequence: 0 or 1, else at random. */
-static void push_gre(struct stack *stack, const struct encap_outer *outer, uint16_t type,
-                     unsigned sequence)
+static void push_gre_header(struct stack *stack, uint16_t type, unsigned sequence)
 {
     unsigned flags = 0;
     if (frames_below(stack->rng, 8) == 0) {
@@ -176,7 +175,25 @@ static void push_gre(struct stack *stack, const struct encap_outer *outer, uint1
     uint8_t *p = push(stack, 4);
     set16(p, flags);
     set16(p + 2, type);
+}
+
+static void push_gre(struct stack *stack, const struct encap_outer *outer, uint16_t type,
+                     unsigned sequence)
+{
+    push_gre_header(stack, type, sequence);
     push_ip(stack, outer, 47);
+}
+
+static void push_ayiya(struct stack *stack, const struct encap_outer *outer)
+{
+    unsigned id = frames_below(stack->rng, 7), signature = frames_below(stack->rng, 8);
+    push_random(stack, (1u << id) + signature * 4);
+    uint8_t *p = push_random(stack, 8);
+    p[0] = (uint8_t)(id << 4 | (p[0] & 15));
+    p[1] = (uint8_t)(signature << 4 | (p[1] & 15));
+    p[2] = (uint8_t)((p[2] & 0xf0) | 1);
+    p[3] = stack->type == 0x0800 ? 4 : 41;
+    push_udp(stack, outer, 5072);
 }
 
 static void push_gtp(struct stack *stack, const struct encap_outer *outer)
@@ -328,9 +345,9 @@ size_t encap_wrap(struct frames_rng *rng, enum encap kind, const struct encap_ou
     memcpy(room + made.start, frame, len);
 
     /* What goes in: an Ethernet frame, an IP packet, or either. */
-    bool as_ethernet = kind == ENCAP_PBB || kind == ENCAP_MPLS_ETH || kind == ENCAP_MPLS_CW ||
-                       kind == ENCAP_GRE_ETH || kind == ENCAP_ETHERIP || kind == ENCAP_VXLAN ||
-                       (kind >= ENCAP_ERSPAN1 && kind <= ENCAP_ERSPAN3) ||
+    bool as_ethernet = kind == ENCAP_PBB || kind == ENCAP_FABRIC || kind == ENCAP_MPLS_ETH ||
+                       kind == ENCAP_MPLS_CW || kind == ENCAP_GRE_ETH || kind == ENCAP_ETHERIP ||
+                       kind == ENCAP_VXLAN || (kind >= ENCAP_ERSPAN1 && kind <= ENCAP_ERSPAN3) ||
                        ((kind == ENCAP_GENEVE || kind == ENCAP_VXLAN_GPE) && flip(stack));
     pop_ethernet(stack);
     if (as_ethernet)
@@ -355,6 +372,10 @@ size_t encap_wrap(struct frames_rng *rng, enum encap kind, const struct encap_ou
     case ENCAP_PBB:
         push_random(stack, 4);
         stack->type = 0x88e7;
+        break;
+    case ENCAP_FABRIC:
+        push_random(stack, 2);
+        stack->type = 0x8903;
         break;
     case ENCAP_MPLS_CW:
         if (size_of(stack) < 60)
@@ -437,6 +458,13 @@ size_t encap_wrap(struct frames_rng *rng, enum encap kind, const struct encap_ou
         push_labels(stack);
         push_udp(stack, outer, 6635);
         break;
+    case ENCAP_GRE_UDP:
+        push_gre_header(stack, stack->type, 2);
+        push_udp(stack, outer, 4754);
+        break;
+    case ENCAP_AYIYA:
+        push_ayiya(stack, outer);
+        break;
     case ENCAP_COUNT:
         return 0;
     }
@@ -485,6 +513,13 @@ size_t encap_any(struct frames_rng *rng, uint8_t out[ENCAP_ROOM])
             continue;
         len = more;
         memcpy(out, room, len);
+    }
+    if (frames_below(rng, 256) == 0 && len >= 12 && len + 16 <= ENCAP_ROOM) {
+        /* More tags than are read. */
+        memmove(out + 28, out + 12, len - 12);
+        for (size_t at = 12; at < 28; at += 4)
+            memcpy(out + at, "\x81\x00\x00\x07", 4);
+        len += 16;
     }
     return is_bent ? frames_mutate(rng, out, len) : len;
 }

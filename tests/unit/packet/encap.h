@@ -5,30 +5,33 @@
 
 #include "frames.h"
 
-#define ENCAPS(X)             \
-    X(VLAN3, "3 VLANs")       \
-    X(VNTAG, "VN-Tag")        \
-    X(PBB, "802.1ah")         \
-    X(MPLS, "MPLS")           \
-    X(MPLS_ETH, "MPLS PW")    \
-    X(MPLS_CW, "MPLS PW+CW")  \
-    X(PPPOE, "PPPoE")         \
-    X(IPIP, "IP in IP")       \
-    X(AH, "AH")               \
-    X(GRE, "GRE")             \
-    X(GRE_ETH, "GRE TEB")     \
-    X(GRE_MPLS, "GRE MPLS")   \
-    X(PPTP, "PPTP")           \
-    X(ERSPAN1, "ERSPAN I")    \
-    X(ERSPAN2, "ERSPAN II")   \
-    X(ERSPAN3, "ERSPAN III")  \
-    X(VXLAN, "VXLAN")         \
-    X(VXLAN_GPE, "VXLAN-GPE") \
-    X(GENEVE, "GENEVE")       \
-    X(GTP, "GTP-U")           \
-    X(TEREDO, "Teredo")       \
-    X(ETHERIP, "EtherIP")     \
-    X(MPLS_UDP, "MPLS in UDP")
+#define ENCAPS(X)              \
+    X(VLAN3, "3 VLANs")        \
+    X(VNTAG, "VN-Tag")         \
+    X(PBB, "802.1ah")          \
+    X(FABRIC, "FabricPath")    \
+    X(MPLS, "MPLS")            \
+    X(MPLS_ETH, "MPLS PW")     \
+    X(MPLS_CW, "MPLS PW+CW")   \
+    X(PPPOE, "PPPoE")          \
+    X(IPIP, "IP in IP")        \
+    X(AH, "AH")                \
+    X(GRE, "GRE")              \
+    X(GRE_ETH, "GRE TEB")      \
+    X(GRE_MPLS, "GRE MPLS")    \
+    X(PPTP, "PPTP")            \
+    X(ERSPAN1, "ERSPAN I")     \
+    X(ERSPAN2, "ERSPAN II")    \
+    X(ERSPAN3, "ERSPAN III")   \
+    X(VXLAN, "VXLAN")          \
+    X(VXLAN_GPE, "VXLAN-GPE")  \
+    X(GENEVE, "GENEVE")        \
+    X(GTP, "GTP-U")            \
+    X(TEREDO, "Teredo")        \
+    X(ETHERIP, "EtherIP")      \
+    X(MPLS_UDP, "MPLS in UDP") \
+    X(GRE_UDP, "GRE in UDP")   \
+    X(AYIYA, "AYIYA")
 
 enum encap {
 #define ENCAP_ENUM(id, name) ENCAP_##id,

@@ -125,7 +125,8 @@ static const char *last_of(char *list)
 
 static void check_line(const char *path, char *line, unsigned frames)
 {
-    static const char *const tunnels[] = { "gre", "vxlan", "geneve", "gtp", "teredo", "mpls" };
+    static const char *const tunnels[] = { "gre",    "vxlan", "geneve", "gtp",
+                                           "teredo", "mpls",  "ayiya" };
     char *fields[FIELDS] = { NULL }, *rest = line;
     for (unsigned i = 0; i < FIELDS; i++)
         fields[i] = strsep(&rest, ";");
