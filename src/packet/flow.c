@@ -45,8 +45,11 @@ unsigned pk_flow_decide(struct pk_fragment_memory *memory, const void *frame, si
                         enum pk_hash_mode mode, uint64_t seed, uint32_t *ret_hash)
 {
     const uint8_t *p = frame;
-    if (len >= 22 && pk_parse_fast(p, p + len, mode, seed, ret_hash))
+    struct pk_flow flow;
+    if (len >= 22 && pk_parse_plain(p, p + len, &flow)) {
+        *ret_hash = pk_flow_hash(&flow, mode, seed);
         return PK_REASON_NONE;
+    }
     return pk_flow_decide_slow(memory, frame, len, mode, seed, ret_hash);
 }
 

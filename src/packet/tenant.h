@@ -65,6 +65,14 @@ PK_INLINE __u32 pk_tenant_inside(struct pk_tenants *tenants, const struct pk_ten
     return least;
 }
 
+/* As pk_tenant_of(), of what is no fragment. */
+PK_INLINE __u32 pk_tenant_of_whole(struct pk_tenants *tenants, const struct pk_tenants_shape *shape,
+                                   const struct pk_flow *flow)
+{
+    __u32 least = pk_tenant_around(tenants, shape, flow);
+    return least <= shape->inside ? least : pk_tenant_inside(tenants, shape, flow, least);
+}
+
 PK_INLINE void pk_tenant_remember(struct pk_fragment_memory *memory,
                                   const struct pk_fragment_header *header,
                                   const struct pk_fragment_entry *entry)
@@ -80,11 +88,9 @@ PK_INLINE void pk_tenant_remember(struct pk_fragment_memory *memory,
 PK_INLINE __u32 pk_tenant_of(struct pk_fragment_memory *memory, struct pk_tenants *tenants,
                              const struct pk_tenants_shape *shape, const struct pk_flow *flow)
 {
-    __u32 least = pk_tenant_around(tenants, shape, flow);
-    if (least <= shape->inside && flow->fragments == 0)
-        return least;
     if (flow->fragments == 0 || !(shape->kinds & PK_BY_INSIDE))
-        return pk_tenant_inside(tenants, shape, flow, least);
+        return pk_tenant_of_whole(tenants, shape, flow);
+    __u32 least = pk_tenant_around(tenants, shape, flow);
 
     /* The last header is the only one that may be a later fragment's. Both are looked at in turn,
      * not by an index: so the kernel's verifier keeps its bounds. */

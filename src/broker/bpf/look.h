@@ -94,13 +94,26 @@ static __noinline __u32 decide_slow(struct xdp_md *ctx, __u32 size, __u32 mode, 
     return pk_decide(0, &parser->flow, mode, seed, ret_hash);
 }
 
-/* A packet's place by one mode: the reason, and the hash. */
-static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 mode, __u32 *ret_hash)
+/* Of a plain packet; 0 = it is not one. */
+static __always_inline int parse_plain(struct xdp_md *ctx, struct pk_parser *parser)
 {
     const __u8 *data = (const __u8 *)(long)ctx->data;
     const __u8 *end = (const __u8 *)(long)ctx->data_end;
-    if (pk_parse_fast(data, end, mode, seed, ret_hash))
+    if (!pk_parse_plain(data, end, &parser->flow))
+        return 0;
+    tunnel_numbers(parser);
+    return 1;
+}
+
+/* A packet's place by one mode: the reason, and the hash. */
+static __always_inline __u32 decide(struct xdp_md *ctx, __u32 size, __u32 mode, __u32 *ret_hash)
+{
+    __u32 zero = 0;
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    if (parser && parse_plain(ctx, parser)) {
+        *ret_hash = pk_flow_hash(&parser->flow, mode, seed);
         return PK_REASON_NONE;
+    }
     return decide_slow(ctx, size, mode, ret_hash);
 }
 

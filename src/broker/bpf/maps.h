@@ -10,6 +10,12 @@
 #include "broker/bpf/abi.h"
 #include "packet/step.h"
 
+/* After a call about one map, in a branch whose other side does the same with another: or clang
+ * makes one call of both. The kernel calls a map's own code straight only where a call is about one
+ * map.
+ */
+#define PK_ONE_MAP(result) asm volatile("" : "+r"(result))
+
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);

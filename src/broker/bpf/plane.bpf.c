@@ -120,16 +120,19 @@ __u32 probe_lanes[PK_TARGETS_MAX];
 SEC("xdp.frags")
 int pk_tap_probe(struct xdp_md *ctx)
 {
-    struct pk_packet packet = { .size = (__u32)bpf_xdp_get_buff_len(ctx), .wanted = ~0ull };
-    __u32 channel = look(ctx, &packet);
+    struct pk_packet *packet = pk_packet_begin(ctx);
+    if (!packet)
+        return XDP_PASS;
+    packet->shunts = 0;
+    __u32 channel = look(ctx, packet);
     probe_channel = channel;
     if (channel >= PK_CHANNELS)
         return XDP_PASS;
+#pragma clang loop unroll(disable)
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++)
-        probe_lanes[i] =
-            i < instance.channels[channel].count
-                ? (__u32)pk_lane_of_target(ctx, &packet, instance.channels[channel].targets + i)
-                : PK_NO_LANE;
+        probe_lanes[i] = i < instance.channels[channel].count
+                             ? lane_of_target(ctx, packet, instance.channels[channel].targets + i)
+                             : PK_NO_LANE;
     return XDP_PASS;
 }
 

@@ -129,63 +129,67 @@ static __always_inline int send_one(struct xdp_md *ctx, struct pk_packet *packet
 }
 
 /* target_lane() of one of several. */
-__attribute__((noinline)) int pk_lane_of_target(struct xdp_md *ctx, struct pk_packet *packet,
-                                                __u32 target)
+static __always_inline __u32 lane_of_target(struct xdp_md *ctx, struct pk_packet *packet,
+                                            __u32 target)
 {
     __u32 group = instance.targets[target & (PK_GROUPS_MAX - 1)].group;
     struct pk_group_counters *count = bpf_map_lookup_elem(&pk_group_counts, &group);
-    if (!packet || !count)
-        return PK_NO_LANE;
-    return (int)target_lane(ctx, packet, target, count);
+    return count ? target_lane(ctx, packet, target, count) : PK_NO_LANE;
 }
 
-__attribute__((noinline)) int pk_count_copy(__u32 group, __u32 lane, __u32 outcome, __u32 size)
+static __always_inline void count_copy(__u32 group, __u32 lane, __u32 outcome, __u32 size)
 {
     struct pk_group_counters *count = bpf_map_lookup_elem(&pk_group_counts, &group);
     if (!count || outcome >= PK_OUTCOMES)
-        return 0;
+        return;
     count_outcome(count, outcome, size);
     if (outcome == PK_OUTCOME_SENT || outcome == PK_OUTCOME_COPIED)
         count_lane(lane, size);
-    return 1;
 }
 
-/* The lanes of the packet at hand: not on the stack, which is short. */
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct pk_copies);
-} pk_own_copies SEC(".maps");
+/* The lanes of a channel with several targets. One call for all of them, since a return costs as
+ * much as a target; and what it finds is in memory, as in pk_parse_headers(). */
+__attribute__((noinline)) int pk_choose_lanes(struct xdp_md *ctx, __u32 channel)
+{
+    const volatile struct pk_channel *of = &instance.channels[channel & (PK_CHANNELS - 1)];
+    __u32 zero = 0, first = of->targets, count = of->count;
+    struct pk_packet *packet = bpf_map_lookup_elem(&pk_own_packets, &zero);
+    if (!packet)
+        return 0;
+    packet->combo = of->combo;
+    packet->last = PK_NO_LANE;
+    packet->lanes = 0;
+    packet->unwanted = 0;
+    packet->unknown = 0;
+    __builtin_memset(packet->copies.lane, 0xff, sizeof packet->copies.lane);
+#pragma clang loop unroll(disable)
+    for (__u32 i = 0; i < PK_TARGETS_MAX && i < count; i++) {
+        asm volatile("" ::: "memory");
+        __u32 lane = lane_of_target(ctx, packet, first + i);
+        if (lane < PK_LANES_MAX) {
+            packet->copies.lane[i] = (__u16)lane;
+            packet->copies.group[i] = instance.targets[(first + i) & (PK_GROUPS_MAX - 1)].group;
+            packet->combo += instance.digits[lane];
+            packet->unknown |= instance.digits[lane] == 0;
+            packet->last = (__u16)lane;
+            packet->lanes++;
+        } else if (lane == PK_NO_LANE_WANTED) {
+            packet->unwanted = 1;
+        }
+    }
+    return 1;
+}
 
 static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *packet,
                                         struct pk_tap_counters *tap, __u32 channel)
 {
     const volatile struct pk_channel *of = &instance.channels[channel & (PK_CHANNELS - 1)];
-    __u32 first = of->targets, combo = of->combo, zero = 0;
-    __u32 size = packet->size, lanes = 0, last = PK_NO_LANE, unwanted = 0, unknown = 0;
-    struct pk_copies *to = bpf_map_lookup_elem(&pk_own_copies, &zero);
-    if (!to)
-        return XDP_DROP;
+    struct pk_copies *to = &packet->copies;
+    pk_choose_lanes(ctx, channel);
+    __u32 size = packet->size, lanes = packet->lanes, combo = packet->combo;
     to->size = (__u16)size;
-#pragma clang loop unroll(disable)
-    for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {
-        to->lane[i] = PK_NO_LANE;
-        if (i >= of->count)
-            continue;
-        __u32 lane = (__u32)pk_lane_of_target(ctx, packet, first + i);
-        unwanted |= lane == PK_NO_LANE_WANTED;
-        if (lane >= PK_LANES_MAX)
-            continue;
-        to->lane[i] = (__u16)lane;
-        to->group[i] = instance.targets[(first + i) & (PK_GROUPS_MAX - 1)].group;
-        combo += instance.digits[lane];
-        unknown |= instance.digits[lane] == 0;
-        last = lane;
-        lanes++;
-    }
     if (lanes == 0) {
-        tap->reasons[unwanted ? PK_REASON_UNWANTED : PK_REASON_NO_LANE]++;
+        tap->reasons[packet->unwanted ? PK_REASON_UNWANTED : PK_REASON_NO_LANE]++;
         tap->dropped++;
         return XDP_DROP;
     }
@@ -200,14 +204,15 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
     if (action == XDP_PASS) {
         /* All packets of the tap go this way, so that a flow's keep their order. */
     } else if (lanes == 1 && (instance.redirects_frags || !frags)) {
-        action = (int)bpf_redirect_map(&pk_ports, last, XDP_DROP);
-    } else if (lanes == 1 || frags || unknown || size > PK_BROADCAST_MAX ||
+        action = (int)bpf_redirect_map(&pk_ports, packet->last, XDP_DROP);
+    } else if (lanes == 1 || frags || packet->unknown || size > PK_BROADCAST_MAX ||
                (of->ways & PK_WAY_COPIES)) {
         action = hand_over(ctx, to, tap, 1);
     } else {
         void *map = bpf_map_lookup_elem(&pk_own_combos, &combo);
         if (map)
             action = (int)bpf_redirect_map(map, 0, BPF_F_BROADCAST);
+        PK_ONE_MAP(action);
     }
     if (action == XDP_REDIRECT) {
         outcome = PK_OUTCOME_SENT;
@@ -222,7 +227,7 @@ static __always_inline int send_several(struct xdp_md *ctx, struct pk_packet *pa
 #pragma clang loop unroll(disable)
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++)
         if (to->lane[i] != PK_NO_LANE)
-            pk_count_copy(to->group[i], to->lane[i], outcome, size);
+            count_copy(to->group[i], to->lane[i], outcome, size);
     return action;
 }
 
@@ -265,7 +270,7 @@ int pk_tap_copy(struct __sk_buff *skb)
         struct pk_lane_record *record = bpf_map_lookup_elem(&pk_lanes, &lane);
         __u32 ifindex = record ? record->host_ifindex : 0;
         if (ifindex && bpf_clone_redirect(skb, ifindex, 0) == 0)
-            pk_count_copy(to.group[i], lane, PK_OUTCOME_COPIED, to.size);
+            count_copy(to.group[i], lane, PK_OUTCOME_COPIED, to.size);
     }
     return PK_TC_DROP;
 }

@@ -62,6 +62,10 @@ struct {
     __type(value, __u32);
 } pk_own_prefixes6 SEC(".maps");
 
+struct pk_tenants {
+    struct pk_prefix6_key key; /* of a look-up: the stack has no room for it */
+};
+
 PK_INLINE __u32 pk_tenant_by_number(struct pk_tenants *tenants, __u32 kind, __u32 number)
 {
     struct pk_number key = { kind, number };
@@ -75,14 +79,14 @@ PK_INLINE __u32 pk_tenant_by_address(struct pk_tenants *tenants, __u32 family,
                                      const __u64 address[2])
 {
     __u32 *tenant;
-    (void)tenants;
-    if (family == 4) {
-        struct pk_prefix4_key key = { 32, (__u32)address[0] };
-        tenant = bpf_map_lookup_elem(&pk_own_prefixes4, &key);
+    struct pk_prefix6_key *key = &tenants->key;
+    key->bits = family == 4 ? 32 : 128;
+    __builtin_memcpy(key->address, address, sizeof key->address);
+    if (family == 4) { /* its key is the beginning of the other's */
+        tenant = bpf_map_lookup_elem(&pk_own_prefixes4, key);
+        PK_ONE_MAP(tenant);
     } else {
-        struct pk_prefix6_key key = { .bits = 128 };
-        __builtin_memcpy(key.address, address, sizeof key.address);
-        tenant = bpf_map_lookup_elem(&pk_own_prefixes6, &key);
+        tenant = bpf_map_lookup_elem(&pk_own_prefixes6, key);
     }
     return tenant ? *tenant : PK_TENANT_NONE;
 }
@@ -99,8 +103,41 @@ struct pk_packet {
     __u8 reason[PK_HASH_MODES + 1];
     __u8 read;   /* the parser has the packet's start */
     __u8 parsed; /* the parser's flow is its innermost one */
-    __u16 unused;
+    __u16 channel;
+    /* Where there are several targets: */
+    __u32 combo;   /* the number of the combination of its lanes */
+    __u16 last;    /* one of them */
+    __u8 lanes;    /* how many */
+    __u8 unwanted; /* some target leaves it out by choice */
+    __u8 unknown;  /* some lane is in no combination */
+    __u8 unused[3];
+    struct pk_copies copies;
+    struct pk_tenants tenants;
+    struct pk_shunt_packet shunted;
 };
+
+/* The packet at hand: not on the stack, which is short, and whose contents the verifier tells apart
+ * wherever two ways meet. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct pk_packet);
+} pk_own_packets SEC(".maps");
+
+static __always_inline struct pk_packet *pk_packet_begin(struct xdp_md *ctx)
+{
+    __u32 zero = 0;
+    struct pk_packet *packet = bpf_map_lookup_elem(&pk_own_packets, &zero);
+    if (!packet)
+        return 0;
+    packet->wanted = ~0ull;
+    packet->size = (__u32)bpf_xdp_get_buff_len(ctx);
+    __builtin_memset(packet->reason, PK_REASON_NONE, sizeof packet->reason);
+    packet->read = 0;
+    packet->parsed = 0;
+    return packet;
+}
 
 /* Functions that are not static are proved once by the verifier, whoever calls them. */
 
@@ -140,34 +177,40 @@ __attribute__((noinline)) int pk_decide_by(struct pk_packet *packet, __u32 mode)
     return 1;
 }
 
-__attribute__((noinline)) int pk_find_tenant(struct pk_packet *packet)
+__attribute__((noinline)) int pk_find_tenant(void)
 {
     __u32 zero = 0;
     struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    struct pk_packet *packet = bpf_map_lookup_elem(&pk_own_packets, &zero); /* keys lie in it */
     struct pk_tenants_shape shape = { instance.tenants.id, instance.tenants.kinds,
                                       instance.tenants.everything, instance.tenants.inside };
     if (!packet || !parser)
         return PK_TENANT_UNKNOWN;
-    return (int)pk_tenant_of(0, 0, &shape, &parser->flow);
+    return (int)pk_tenant_of(0, &packet->tenants, &shape, &parser->flow);
 }
 
-static __always_inline int look_fast(struct xdp_md *ctx, struct pk_packet *packet)
+/* A plain packet, which goes by its flow in all modes. */
+static __always_inline __u32 look_plain(struct xdp_md *ctx, struct pk_packet *packet,
+                                        struct pk_parser *parser)
 {
-    const __u8 *data = (const __u8 *)(long)ctx->data;
-    const __u8 *end = (const __u8 *)(long)ctx->data_end;
-    __u32 hash = 0;
+    struct pk_tenants_shape shape = { instance.tenants.id, instance.tenants.kinds,
+                                      instance.tenants.everything, instance.tenants.inside };
+    __u32 channel = PK_TENANT_NONE;
+    packet->parsed = 1;
     if (instance.modes & (1u << PK_HASH_OUTER | 1u << PK_HASH_FLOW)) {
-        if (!pk_parse_fast(data, end, PK_HASH_FLOW, seed, &hash))
-            return 0;
+        __u32 hash = pk_flow_hash(&parser->flow, PK_HASH_FLOW, seed);
         packet->hash[PK_HASH_OUTER] = hash;
         packet->hash[PK_HASH_FLOW] = hash;
     }
-    if (instance.modes & 1u << PK_HASH_ADDRESSES) {
-        if (!pk_parse_fast(data, end, PK_HASH_ADDRESSES, seed, &hash))
-            return 0;
-        packet->hash[PK_HASH_ADDRESSES] = hash;
+    if (instance.modes & 1u << PK_HASH_ADDRESSES)
+        packet->hash[PK_HASH_ADDRESSES] = pk_flow_hash(&parser->flow, PK_HASH_ADDRESSES, seed);
+    if (instance.has_tenants)
+        channel = pk_tenant_of_whole(&packet->tenants, &shape, &parser->flow);
+    if (instance.has_filters) {
+        if (pk_read(ctx, packet))
+            packet->wanted = pk_filter_mask(parser, packet->size, channel); /* FILTER */
     }
-    return 1;
+    return channel;
 }
 
 /* The flow by the tunnels' own addresses. */
@@ -203,7 +246,7 @@ static __noinline __u32 look_slow(struct xdp_md *ctx, struct pk_packet *packet)
             parse(parser, packet->size, PK_HASH_OUTER);
         }
         if (instance.has_tenants)
-            channel = (__u32)pk_find_tenant(packet);
+            channel = (__u32)pk_find_tenant();
         if (instance.has_filters)
             packet->wanted = pk_filter_mask(parser, packet->size, channel); /* FILTER */
         if (!packet->parsed || mode != PK_HASH_OUTER)
@@ -224,11 +267,17 @@ static __noinline __u32 look_slow(struct xdp_md *ctx, struct pk_packet *packet)
     return channel;
 }
 
+/* Returns the channel. */
 static __always_inline __u32 look(struct xdp_md *ctx, struct pk_packet *packet)
 {
-    if (!instance.has_tenants && !instance.has_filters && look_fast(ctx, packet))
-        return PK_TENANT_NONE;
-    return look_slow(ctx, packet);
+    __u32 zero = 0;
+    struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
+    if (parser && parse_plain(ctx, parser))
+        packet->channel = (__u16)look_plain(ctx, packet, parser);
+    else
+        packet->channel = (__u16)look_slow(ctx, packet);
+    asm volatile("" ::: "memory"); /* all ways meet here in one state: see pk_parse_headers() */
+    return packet->channel;
 }
 
 static __always_inline void count_outcome(struct pk_group_counters *count, __u32 outcome,
@@ -246,9 +295,8 @@ __attribute__((noinline)) int pk_is_shunted(struct xdp_md *ctx, struct pk_packet
     if (!packet || (!packet->parsed && !pk_parse_flow(ctx, packet)))
         return 0;
     struct pk_parser *parser = bpf_map_lookup_elem(&pk_parsers, &zero);
-    struct pk_shunt_packet shunted = { 0 };
-    return parser && pk_shunt_packet_set(&shunted, &parser->flow, packet->size, group) &&
-           pk_shunt_takes(&shunted);
+    return parser && pk_shunt_packet_set(&packet->shunted, &parser->flow, packet->size, group) &&
+           pk_shunt_takes(&packet->shunted);
 }
 
 /* DRAIN: the slot has an old lane, where its known flows stay. */
@@ -325,34 +373,34 @@ int pk_tap(struct xdp_md *ctx)
     __u32 tap = tap_id;
     if (tunnel.types && !tunnel_open(ctx, tap)) /* TUNNEL: it is the machine's own */
         return XDP_PASS;
-    struct pk_packet packet = { .size = (__u32)bpf_xdp_get_buff_len(ctx), .wanted = ~0ull };
+    struct pk_packet *packet = pk_packet_begin(ctx);
     struct pk_tap_counters *count = bpf_map_lookup_elem(&pk_tap_counts, &tap);
-    if (!count)
+    if (!packet || !count)
         return XDP_DROP;
     count->packets++;
-    count->bytes += packet.size;
-    packet.shunts = pk_shunt_groups();
+    count->bytes += packet->size;
+    packet->shunts = pk_shunt_groups();
 
-    __u32 channel = look(ctx, &packet);
+    __u32 channel = look(ctx, packet);
     if (instance.has_tenants) {
         if (channel >= PK_CHANNELS) {
             count->reasons[PK_REASON_TENANT_UNKNOWN]++;
             count->dropped++;
             return XDP_DROP;
         }
-        count_tenant(tap, channel, packet.size);
+        count_tenant(tap, channel, packet->size);
     } else {
         channel = PK_TENANT_NONE;
     }
-    count_reason(count, &packet);
+    count_reason(count, packet);
     __u32 first = instance.channels[channel].targets, several = instance.channels[channel].count;
     if (several == 0) {
         count->unclaimed++;
         count->dropped++;
         return XDP_DROP;
     }
-    return instance.has_several && several > 1 ? send_several(ctx, &packet, count, channel)
-                                               : send_one(ctx, &packet, count, first);
+    return instance.has_several && several > 1 ? send_several(ctx, packet, count, channel)
+                                               : send_one(ctx, packet, count, first);
 }
 
 #endif
