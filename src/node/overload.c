@@ -11,9 +11,12 @@
 #define TOLD_MAX_AGE (2500 * PK_NSEC_PER_MS)
 /* A queue gets fuller by so much a second at least, seen for so long; it is full soon, in seconds.
  */
+#define FILL_SOME      0.05
 #define SLOPE_MIN      0.02
 #define SLOPE_SPAN_MIN 0.35
 #define FULL_SOON      4.0
+/* A queue that stays full although enough was left out. */
+#define FULL_FOR (4 * PK_NSEC_PER_SEC)
 /* So long a time tells a rate. */
 #define SPAN_MIN 0.5
 
@@ -73,15 +76,33 @@ static double slope_of(struct pk_overload_lane *lane, const struct pk_overload_l
     for (size_t i = PK_OVERLOAD_FILLS - 1; i > 0; i--) {
         lane->fills[i] = lane->fills[i - 1];
         lane->fills_at[i] = lane->fills_at[i - 1];
+        lane->sents[i] = lane->sents[i - 1];
     }
     lane->fills[0] = look->fill;
     lane->fills_at[0] = look->now;
+    lane->sents[0] = look->sent;
     lane->fill_count = PK_MIN(lane->fill_count + 1, PK_OVERLOAD_FILLS);
     double span =
         (double)(look->now - lane->fills_at[lane->fill_count - 1]) / (double)PK_NSEC_PER_SEC;
     double slope =
         span >= SLOPE_SPAN_MIN ? (look->fill - lane->fills[lane->fill_count - 1]) / span : 0;
     return PK_MAX(slope, 0);
+}
+
+/* A tool that says nothing takes what came and did not stay, as long as there is something to take.
+ */
+static void note_taken(struct pk_overload_lane *lane, const struct pk_overload_lane_look *look)
+{
+    unsigned oldest = 0;
+    while (oldest + 1 < lane->fill_count && lane->fills[oldest + 1] >= FILL_SOME)
+        oldest++;
+    if (look->fill >= PK_OVERLOAD_FILL_FULL || oldest == 0 || look->room <= 0 || lane->told_at != 0)
+        return;
+    double seconds = (double)(look->now - lane->fills_at[oldest]) / (double)PK_NSEC_PER_SEC;
+    double stays = (look->fill - lane->fills[oldest]) * look->room;
+    double took = (double)(look->sent - lane->sents[oldest]) - stays;
+    if (seconds > 0)
+        lane->takes = PK_MAX(took / seconds, 1);
 }
 
 /* Does it get too full? */
@@ -97,12 +118,12 @@ static bool fills(const struct pk_overload_lane *lane, const struct pk_overload_
     return look->fill >= PK_OVERLOAD_FILL_HIGH || 1 - look->fill < slope * FULL_SOON;
 }
 
-/* How much is too much by what the tools say, 0 = nothing, or nobody knows. What a tool lost, it
- * lost while its queue was full; so it loses nothing more when the queue is not. */
+/* How much is too much by what the tools say or took, 0 = nothing, or nobody knows. What a tool
+ * lost, it lost while its queue was full; so it loses nothing more when the queue is not. */
 static double told_excess(const struct pk_overload_lane *lane,
                           const struct pk_overload_lane_look *look)
 {
-    if (lane->told_at == 0 || (look->fill >= 0 && look->fill < PK_OVERLOAD_FILL_FULL))
+    if (look->fill >= 0 && look->fill < PK_OVERLOAD_FILL_FULL)
         return 0;
     if (look->fill < 0 || lane->takes <= 0)
         return PK_MAX(lane->told_share, 0);
@@ -131,21 +152,29 @@ void pk_overload_judge_lane(struct pk_overload_lane *lane, const struct pk_overl
     lane->lost_before = lost > 0;
     double slope = slope_of(lane, look);
     bool rising = fills(lane, look, slope);
+    /* What stays in the queue is too much; the rest its tools take. */
+    double stays = lane->span >= SPAN_MIN && lane->sent > 0 ? slope * look->room : 0;
+    if (look->fill < PK_OVERLOAD_FILL_FULL)
+        lane->full_since = look->now;
+    note_taken(lane, look);
     double excess = told_excess(lane, look);
     if (loses || excess > PK_OVERLOAD_SHARE) {
         double share = loses && lane->sent > 0 ? PK_MIN(lane->lost / lane->sent, 1.0) : 0;
         lane->excess = PK_MAX(excess, share);
         lane->sign = PK_OVERLOAD_LOSES;
     } else if (rising && sent > 0) {
-        /* Of a full one its tool will say how much is too much. */
-        bool wait = look->fill >= PK_OVERLOAD_FILL_FULL && lane->told_at != 0;
+        /* Of a full one its tool will say how much is too much, or it is known already. */
+        bool wait =
+            look->fill >= PK_OVERLOAD_FILL_FULL &&
+            (lane->told_at != 0 || (lane->takes > 0 && look->now - lane->full_since < FULL_FOR));
         lane->sign = wait ? PK_OVERLOAD_BUSY : PK_OVERLOAD_RISING;
-        /* What stays in the queue is too much. */
-        if (slope > 0 && look->room > 0 && lane->span >= SPAN_MIN)
-            lane->excess = PK_MIN(slope * look->room / (lane->sent / lane->span), 1.0);
+        if (look->fill < PK_OVERLOAD_FILL_FULL && stays > 0)
+            lane->excess = PK_MIN(stays * lane->span / lane->sent, 1.0);
     } else {
         lane->sign =
             look->fill >= PK_OVERLOAD_FILL_LOW || lost > 0 ? PK_OVERLOAD_BUSY : PK_OVERLOAD_CALM;
+        if (lane->sign == PK_OVERLOAD_CALM)
+            lane->takes = 0; /* the next time it may be another number */
     }
 }
 

@@ -48,8 +48,10 @@ struct pk_overload_lane {
     double told_share;
     double fills[PK_OVERLOAD_FILLS]; /* of the last looks, the latest first */
     pk_nsec fills_at[PK_OVERLOAD_FILLS];
+    uint64_t sents[PK_OVERLOAD_FILLS]; /* all_sent then */
     unsigned fill_count;
     double takes; /* packets a second that its tools took while they had too many; 0 = not known */
+    pk_nsec full_since;
 };
 /* What is seen at one look. Counters since the lane was made. */
 struct pk_overload_lane_look {

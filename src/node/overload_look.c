@@ -228,6 +228,12 @@ static void shed(struct pk_agent *agent, struct pk_group *victim, struct pk_grou
     count_shed(agent, victim);
     note_acted(victim, now, before);
     cause->over.acted = now;
+    /* With more of the processors its tools take more: what they took before is no guide. */
+    for (size_t i = 0; victim != cause && i < cause->share_count; i++) {
+        struct pk_lane *lane = lane_of(agent, cause, i);
+        if (lane != NULL)
+            lane->overload.takes = 0;
+    }
     if (r < 0) {
         pk_log_error(PK_LOG_WARN, AREA, &err, "group %s: its flows cannot be shed", victim->key);
         return;
