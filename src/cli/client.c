@@ -42,7 +42,7 @@ static int explain(const struct pk_ctx *ctx, int r, struct pk_error *err)
     PK_JSON state = pk_up_state(ctx);
     const char *reason = reason_of_serve(state);
     (void)pk_fail(err, PK_E_UNREACHABLE, "no server answers on %s/serve.sock%s%s",
-                  ctx->paths.run_dir, reason[0] == '\0' ? "" : ": it ", reason);
+                  ctx->paths.run_dir, reason[0] == '\0' ? "" : ": last end: ", reason);
     if (reason[0] != '\0')
         return pk_hint(err, "%s/up/serve.log says more", ctx->paths.run_dir);
     return pk_hint(err, "start one with 'picket up', or with 'systemctl start picket-serve' where "
