@@ -45,8 +45,8 @@ int pk_broker_remove_pins(const char *pin_dir, struct pk_error *err);
 int pk_broker_lane_add(struct pk_broker *broker, const char *key, unsigned host_ifindex,
                        int netns_fd, const char *inner_name, struct pk_error *err);
 int pk_broker_lane_remove(struct pk_broker *broker, const char *key, struct pk_error *err);
-/* For a reader that has a program of its own in the place of the inner one (AF_XDP): packets that go
- * round the lanes of several groups (bpf/round.h) meet no XDP program, so they are broadcast to
+/* For a reader that has a program of its own in the place of the inner one (AF_XDP): packets that
+ * go round the lanes of several groups (bpf/round.h) meet no XDP program, so they are broadcast to
  * this lane, and to those that get the same packets. Until the lane is added again. */
 int pk_broker_lane_leave_round(struct pk_broker *broker, const char *key, struct pk_error *err);
 /* Are the programs attached? */
@@ -225,11 +225,11 @@ bool pk_broker_tap_intact(struct pk_broker *broker, const char *key, unsigned if
  *            "packets","bytes",                    arrived in the lane
  *            "ringDropped",                        sent - arrived: the lane's receive ring was full
  *            "unread","blocked"}]}                 arrived while no tool read; tried to leave the
- * lane. Of a tap, each packet is in one of redirected (to one lane or more), passed (too large to
- * be broadcast: copied for each group further up in the kernel) and dropped; unclaimed is a part of
- * dropped. Of a group, packets = filtered + shunted + shed + yielded + noLane + notSent + sent;
- * copied is a part of sent. began: when the counters were 0 (CLOCK_REALTIME, ns); another one means
- * other counters. New reference.
+ * lane. Of a tap, each packet is in one of redirected (to one lane or more), passed (for
+ * several groups: goes round their lanes, or is copied for each, further up in the kernel) and
+ * dropped; unclaimed is a part of dropped. Of a group, packets = filtered + shunted + shed +
+ * yielded + noLane + notSent + sent; copied is a part of sent. began: when the counters were 0
+ * (CLOCK_REALTIME, ns); another one means other counters. New reference.
  */
 json_t *pk_broker_counters(struct pk_broker *broker, struct pk_error *err);
 

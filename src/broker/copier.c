@@ -193,7 +193,7 @@ int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, s
     return r;
 }
 
-/* ---- tags ---- */
+/* ---- what interfaces are set to ---- */
 
 #define FEATURES_MAX 256u
 
@@ -236,6 +236,13 @@ void pk_copier_keep_tags(unsigned ifindex)
             strcmp(strings.names[i], "tx-vlan-stag-hw-insert") == 0)
             off.blocks[i / 32].valid |= 1u << i % 32;
     (void)ethtool(fd, ifindex, &off);
+}
+
+bool pk_copier_is_merging(unsigned ifindex)
+{
+    struct ethtool_value gro = { .cmd = ETHTOOL_GGRO };
+    PK_CLEANUP(pk_close_p) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return fd < 0 || ethtool(fd, ifindex, &gro) < 0 || gro.data != 0;
 }
 
 /* ---- and away ---- */

@@ -126,11 +126,13 @@ static void plan_combos(struct pk_broker *broker, struct pk_instance_plan *plan,
     }
 }
 
-/* Have all lanes of the channel the programs of the round? */
+/* Have all lanes of the channel the programs of the round, and does the tap keep the order? */
 static bool is_round(struct pk_broker *broker, const struct pk_tap_setup *setup,
                      const struct pk_channel *channel)
 {
     uint16_t lanes[PK_LANES_MAX];
+    if (pk_copier_is_merging(setup->ifindex))
+        return false;
     for (uint32_t i = 0; i < channel->count; i++) {
         uint32_t count = lanes_of(broker, setup->targets[channel->targets + i].group, lanes);
         for (uint32_t k = 0; k < count; k++)

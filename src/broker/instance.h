@@ -23,7 +23,8 @@ struct pk_tap_setup {
     struct pk_tenants *tenants;
     struct pk_tap_target targets[PK_GROUPS_MAX]; /* by tenant */
     size_t target_count;
-    bool is_copied; /* pk_tap_copy belongs to it */
+    bool is_copied;   /* pk_tap_copy belongs to it */
+    unsigned ifindex; /* that it was attached to */
 };
 
 /* Checks and copies a configuration. */
@@ -70,6 +71,9 @@ int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex,
                      struct pk_error *err);
 /* Wherever the tap has one. Absent is success. */
 int pk_copier_remove(struct pk_broker *broker, uint32_t tap, struct pk_error *err);
+/* Does the kernel keep packets of the interface back to merge them (GRO)? What it does not keep
+ * back would overtake them on the way up to pk_tap_copy. */
+bool pk_copier_is_merging(unsigned ifindex);
 /* Copies shall come to this end of a lane with their tags in place, as redirected packets do. */
 void pk_copier_keep_tags(unsigned ifindex);
 /* By the name of its pin. */

@@ -225,6 +225,8 @@ int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifi
         return r;
     r = pk_tap_setup_new(broker, config, &setup, err);
     if (r >= 0)
+        setup->ifindex = ifindex;
+    if (r >= 0)
         r = pk_tap_load_tenants(broker, id, err);
     if (r >= 0 && is_new)
         r = begin(broker, id, err);

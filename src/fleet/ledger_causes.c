@@ -101,7 +101,8 @@ static const struct pk_ledger_row rows[] = {
          "nothing to do: each group counts it as filtered or shunted")
 #undef READ
     { TAP, PK_LEDGER_NOTE, "copiesLost", "copies-lost", "tap",
-      "large frames for several groups that came to the copying program without their lanes",
+      "packets for several groups that came to the program at the interface's ingress without their "
+      "lanes",
       "nothing to do: they are in the groups' not-sent; report it, it should not happen" },
 
     /* ---- a group: filter, shunt, slot ---- */

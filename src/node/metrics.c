@@ -36,8 +36,8 @@ static const struct pk_metric table[] = {
     { "picket_tap_unclaimed_packets", COUNTER, "", "taps", "unclaimed", NULL, NULL,
       "Packets of tenants that no group takes." },
     { "picket_tap_passed_packets", COUNTER, "", "taps", "passed", NULL, NULL,
-      "Packets handed to the kernel's own way: large frames for several groups, which are copied "
-      "there; at a tunnel tap, what is the machine's." },
+      "Packets handed to the kernel's own way: those for several groups, which go round the lanes "
+      "there or are copied; at a tunnel tap, what is the machine's." },
     { "picket_tap_reason_packets", COUNTER, "", "taps", "reasons", NULL, NULL,
       "Packets that could not be read to their own ports, or not be delivered, by reason." },
     { "picket_tenant_packets", COUNTER, "", "tenants", "packets", NULL, NULL,

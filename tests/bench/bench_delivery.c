@@ -3,9 +3,9 @@
  * What it costs to bring packets to 1, 2 and 4 readers, and to 1, 2 and 3 groups of readers that
  * see each packet: through the broker into a lane each, against AF_PACKET fanout
  * (PACKET_FANOUT_HASH) on one veth, a fanout group for each group. Generator, readers (TPACKET_V3)
- * and ring memory are the same; the two ways take turns. A lane is a namespace of its own, so the
- * broker makes a copy for each group, where sockets on one interface share one; the tools of one
- * lane share it too. Runs in namespaces of its own.
+ * and ring memory are the same; the two ways take turns. The lanes of several groups get a packet
+ * by the round (Linux 6.6), which shares it as sockets on one interface do, or by a broadcast,
+ * which makes copies. Runs in namespaces of its own.
  */
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -248,12 +248,34 @@ struct layout {
     unsigned groups;
     unsigned lanes; /* of each group */
     unsigned tools; /* in each lane: they share its interface */
+    bool broadcast; /* to several groups, also where the kernel has the round */
 };
-static const struct layout layouts[] = { { 1, 1, 1 }, { 1, 2, 1 }, { 1, 4, 1 }, { 2, 1, 1 },
-                                         { 2, 2, 1 }, { 3, 1, 1 }, { 1, 1, 2 }, { 1, 1, 3 } };
+static const struct layout layouts[] = {
+    { 1, 1, 1, false }, { 1, 2, 1, false }, { 1, 4, 1, false }, { 2, 1, 1, false },
+    { 2, 2, 1, false }, { 3, 1, 1, false }, { 2, 1, 1, true },  { 3, 1, 1, true },
+    { 1, 1, 2, false }, { 1, 1, 3, false },
+};
 
-static void compare(struct layout layout, struct net_lane lanes[GROUPS_MAX][READERS_MAX],
-                    unsigned tap, unsigned wire, int program, size_t size, bool apart)
+/* What one packet costs that one reader gets, by way (ours, theirs) and size: the first layout. */
+static double alone[2][PK_ARRAY_SIZE(sizes)];
+
+/* What each reader after the first adds to a packet, in ns; 0 for one reader. */
+static double more(double millions, unsigned copies, double of_one)
+{
+    return copies > 1 ? (1e3 / millions * copies - of_one) / (copies - 1) : 0;
+}
+
+static const char *way_name(struct layout layout, struct pk_broker *broker)
+{
+    if (layout.groups == 1)
+        return "redirect";
+    return !layout.broadcast && net_count(broker, "taps", "f/t", "passed") > 0 ? "round"
+                                                                               : "broadcast";
+}
+
+static void compare(struct pk_broker *plane, struct layout layout,
+                    struct net_lane lanes[GROUPS_MAX][READERS_MAX], unsigned tap, unsigned wire,
+                    int program, size_t size, bool apart)
 {
     static uint8_t frame[1514];
     size_t len = net_frame(frame, sizes[size].len, 17, 0x0a000001, 0x0a000002, 20000, 53);
@@ -278,9 +300,14 @@ static void compare(struct layout layout, struct net_lane lanes[GROUPS_MAX][READ
         ratios[round] = rates[1][round] > 0 ? rates[0][round] / rates[1][round] : 0;
     }
     double ours = median(rates[0]), theirs = median(rates[1]);
-    printf("%-6s %6u %6u %6u %9.3f %6.0f %7.2f%% %9.3f %6.0f %7.2f%% %7.2f\n", sizes[size].name,
-           layout.groups, layout.lanes, layout.tools, ours, 1e3 / ours, median(shares[0]), theirs,
-           1e3 / theirs, median(shares[1]), median(ratios));
+    if (copies == 1 && layout.lanes == 1) {
+        alone[0][size] = 1e3 / ours;
+        alone[1][size] = 1e3 / theirs;
+    }
+    printf("%-6s %6u %5u %5u %-9s %6.3f %5.0f %5.0f %7.2f%% %6.3f %5.0f %5.0f %7.2f%% %6.2f\n",
+           sizes[size].name, layout.groups, layout.lanes, layout.tools, way_name(layout, plane),
+           ours, 1e3 / ours, more(ours, copies, alone[0][size]), median(shares[0]), theirs,
+           1e3 / theirs, more(theirs, copies, alone[1][size]), median(shares[1]), median(ratios));
     fflush(stdout);
     for (unsigned i = 0; i < count; i++) {
         reader_stop(&broker.readers[i]);
@@ -290,7 +317,8 @@ static void compare(struct layout layout, struct net_lane lanes[GROUPS_MAX][READ
     generator_bpf__destroy(fanout.generator);
 }
 
-static void make_lanes(struct pk_broker *broker, struct net_lane lanes[GROUPS_MAX][READERS_MAX])
+static void make_lanes(struct pk_broker *broker, bool broadcast,
+                       struct net_lane lanes[GROUPS_MAX][READERS_MAX])
 {
     struct pk_error err = { 0 };
     for (unsigned group = 0; group < GROUPS_MAX; group++) {
@@ -299,9 +327,11 @@ static void make_lanes(struct pk_broker *broker, struct net_lane lanes[GROUPS_MA
             char name[16], key[16];
             snprintf(name, sizeof name, "lane%u-%u", group, i);
             snprintf(key, sizeof key, "f/g%u/%u", group, i);
-            net_lane_make(lane, name, 1514);
+            if (lane->host_ifindex == 0)
+                net_lane_make(lane, name, 1514);
             if (pk_broker_lane_add(broker, key, lane->host_ifindex, lane->netns_fd, "tap0", &err) <
                     0 ||
+                (broadcast && pk_broker_lane_leave_round(broker, key, &err) < 0) ||
                 pk_broker_lane_set_reader(broker, key, true, &err) < 0)
                 die(err.msg);
         }
@@ -349,18 +379,18 @@ int main(void)
     if (pass_fd < 0 ||
         bpf_xdp_attach((int)if_nametoindex("host"), pass_fd, XDP_FLAGS_DRV_MODE, NULL) < 0)
         die("XDP_PASS on the host's veth");
-    make_lanes(broker, lanes);
-
     printf("delivered copies per CPU second, in millions; median of %u rounds of %u packets\n"
            "CPU time: this process%s\n\n",
            ROUNDS, PACKETS, apart ? " and /proc/stat's softirq" : " (its softirq work included)");
-    printf("%-6s %6s %6s %6s %9s %6s %8s %9s %6s %8s %7s\n", "size", "groups", "lanes", "tools",
-           "broker", "ns", "got", "fanout", "ns", "got", "ratio");
+    printf("%-6s %6s %5s %5s %-9s %6s %5s %5s %8s %6s %5s %5s %8s %6s\n", "size", "groups", "lanes",
+           "tools", "way", "broker", "ns", "more", "got", "fanout", "ns", "more", "got", "ratio");
     for (size_t i = 0; i < PK_ARRAY_SIZE(layouts); i++) {
+        if (i == 0 || layouts[i].broadcast != layouts[i - 1].broadcast)
+            make_lanes(broker, layouts[i].broadcast, lanes);
         lay_out(broker, layouts[i], tap);
         int program = tap_program(tap);
         for (size_t size = 0; size < PK_ARRAY_SIZE(sizes); size++)
-            compare(layouts[i], lanes, tap, wire, program, size, apart);
+            compare(broker, layouts[i], lanes, tap, wire, program, size, apart);
         close(program);
     }
     (void)pk_broker_remove_all(broker, &err);
