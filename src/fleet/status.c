@@ -176,10 +176,11 @@ static json_t *group_json(struct report *report, const struct pk_group_desired *
                           json_t *lanes_take)
 {
     const json_t *row = pk_view_group(report->view, report->fleet->name, group->name);
-    return json_pack("{s:s,s:s,s:I,s:s,s:o,s:o}", "name", group->name, "tenant", group->tenant,
+    json_t *overload = json_object_get(row, "overload");
+    return json_pack("{s:s,s:s,s:I,s:s,s:O?,s:o,s:o}", "name", group->name, "tenant", group->tenant,
                      "priority", (json_int_t)group->priority, "detail",
-                     pk_json_string_or(row, "detail", ""), "counters", counters_json(row), "lanes",
-                     lanes_take);
+                     pk_json_string_or(row, "detail", ""), "overload", overload, "counters",
+                     counters_json(row), "lanes", lanes_take);
 }
 
 static json_t *groups_json(struct report *report)

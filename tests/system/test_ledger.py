@@ -468,3 +468,39 @@ def test_no_lane(site):
         site.sender.send(udp(80))
     losses, _ = change(site, action)
     assert losses == {("no-lane", GROUP): 120}, losses
+
+
+def slow_down(pid, percent):
+    """The process gets so much of one processor; False where this machine's cgroups cannot say so."""
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines():
+        number, kinds, path = line.split(":", 2)
+        quota = pathlib.Path("/sys/fs/cgroup", *([] if number == "0" else [kinds]), path.lstrip("/"),
+                             "cpu.max" if number == "0" else "cpu.cfs_quota_us")
+        if ("cpu" in kinds.split(",") or number == "0") and quota.exists():
+            quota.write_text(f"{percent * 1000} 100000" if number == "0" else str(percent * 1000), encoding="ascii")
+            return True
+    return False
+
+
+def test_shed(site):
+    """Suricata gets less of the processor than it needs: whole flows are left out, and each packet has one place."""
+    pid = ready(site)["tools"][0]["pid"]
+    if not slow_down(pid, 4):
+        pytest.skip("cgroups of this machine do not limit the processor's time")
+
+    def action():
+        frames = [frame(f"10.9.{n // 200}.{n % 200 + 1}", "192.0.2.9", 2000 + n, 53, b"x" * 1200, 17) for n in range(2000)]
+        deadline = time.monotonic() + 40
+        while time.monotonic() < deadline:
+            site.sender.send(frames)
+            group = site.status("led")["groups"][0]
+            if group["counters"]["shed"] > 20000 or group["overload"]["shedShare"] > 0.9:
+                break
+        ready(site)
+        slow_down(pid, 100)
+    losses, document = change(site, action)
+    assert losses.get(("shed", GROUP), 0) > 0 and ("yielded", GROUP) not in losses, losses
+    assert set(losses) <= {("shed", GROUP), ("shunted", GROUP), ("tool-ring", TOOL)}, losses
+    assert document["groups"][0]["balances"][0]["addsUp"]
+    text = site.run("ledger", "led").stdout
+    assert "whole flows were left out" in text
