@@ -123,7 +123,7 @@ struct pk_copies {
 #define PK_ROUND_MAGIC  0x706cu /* each of the lanes is one of the round (bpf/round.h) */
 
 /* How a tenant's packets come to several lanes, if not by a broadcast. */
-#define PK_WAY_COPIES 1u /* the combinations of lanes are too many: pk_tap_copy copies each packet */
+#define PK_WAY_COPIES 1u /* too many combinations of lanes: pk_tap_copy copies each packet */
 #define PK_WAY_ROUND  2u /* each packet goes round the lanes, also one for a single lane */
 
 /* A tenant of a tap, as its instance knows it. */
