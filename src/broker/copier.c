@@ -3,8 +3,8 @@
  * pk_tap_copy at the ingress of a tap's interface: a filter of the clsact queueing discipline,
  * which Linux 6.1 has too. The kernel keeps it without a pin; the pin of the program is there for
  * us: its name tells the next agent, of whatever version, on which interface it is and whether the
- * queueing discipline is ours. Since the filter outlives an agent that is killed, its program is
- * pinned before, beside the pin of the one that it replaces: what runs there always has a pin.
+ * queueing discipline is ours. Since both outlive an agent that is killed, the program is pinned
+ * before, beside the pin of the one that it replaces: what we put there always has a pin.
  */
 #include "broker/instance.h"
 
@@ -44,7 +44,13 @@ static const char *pin_name(uint32_t tap, unsigned ifindex, bool made, bool next
     return name;
 }
 
-static bool read_name(const char *name, uint32_t *ret_tap, unsigned *ret_ifindex, bool *ret_made)
+struct place {
+    uint32_t tap;
+    unsigned ifindex;
+    bool made, next;
+};
+
+static bool read_name(const char *name, struct place *ret_place)
 {
     uint64_t tap, ifindex;
     if (strncmp(name, "copy-", 5) != 0)
@@ -53,20 +59,19 @@ static bool read_name(const char *name, uint32_t *ret_tap, unsigned *ret_ifindex
     if (!pk_take_u64(&name, &tap) || tap >= PK_TAPS_MAX || *name++ != '-' ||
         !pk_take_u64(&name, &ifindex) || ifindex > INT32_MAX)
         return false;
-    *ret_tap = (uint32_t)tap;
-    *ret_ifindex = (unsigned)ifindex;
-    *ret_made = pk_str_starts(name, "-made");
-    if (*ret_made)
+    *ret_place = (struct place){ .tap = (uint32_t)tap,
+                                 .ifindex = (unsigned)ifindex,
+                                 .made = pk_str_starts(name, "-made") };
+    if (ret_place->made)
         name += strlen("-made");
-    return *name == '\0' || strcmp(name, "-next") == 0;
+    ret_place->next = strcmp(name, "-next") == 0;
+    return *name == '\0' || ret_place->next;
 }
 
 bool pk_copier_is_pin(const char *name)
 {
-    uint32_t tap;
-    unsigned ifindex;
-    bool made;
-    return read_name(name, &tap, &ifindex, &made);
+    struct place place;
+    return read_name(name, &place);
 }
 
 /* The program that runs there, 0 = none. */
@@ -132,6 +137,108 @@ static int pin_error(int sys, const char *path, struct pk_error *err)
     return pk_hint(err, "see 'picket doctor'");
 }
 
+/* ---- the queueing discipline ---- */
+
+/* Calls each() for all that the dump tells, until it says true. In doubt: true. */
+static bool any_answer(const struct tcmsg *what, uint16_t type, uint16_t answer_type,
+                       bool (*each)(const struct tcmsg *tc))
+{
+    static const struct timeval patience = { .tv_sec = 2 };
+    struct {
+        struct nlmsghdr header;
+        struct tcmsg tc;
+    } ask = { .header = { .nlmsg_len = sizeof ask,
+                          .nlmsg_type = type,
+                          .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
+              .tc = *what };
+    _Alignas(struct nlmsghdr) char answer[32768];
+    PK_CLEANUP(pk_close_p) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
+        send(fd, &ask, sizeof ask, 0) != (ssize_t)sizeof ask)
+        return true;
+    for (;;) {
+        ssize_t got = recv(fd, answer, sizeof answer, 0);
+        if (got < 0)
+            return true;
+        size_t left = (size_t)got;
+        for (struct nlmsghdr *at = (struct nlmsghdr *)answer; NLMSG_OK(at, left);
+             at = NLMSG_NEXT(at, left)) {
+            if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR)
+                return false;
+            const struct tcmsg *tc = NLMSG_DATA(at);
+            /* The kernel tells the queueing disciplines of all interfaces. */
+            if (at->nlmsg_type == answer_type && at->nlmsg_len >= NLMSG_LENGTH(sizeof *tc) &&
+                tc->tcm_ifindex == what->tcm_ifindex && each(tc))
+                return true; /* the rest of the answer goes with the socket */
+        }
+    }
+}
+
+static bool is_any(const struct tcmsg *tc)
+{
+    (void)tc;
+    return true;
+}
+
+/* clsact, or the older ingress: an interface has one of them at most. */
+static bool is_ingress(const struct tcmsg *tc)
+{
+    return tc->tcm_handle == TC_H_MAKE(TC_H_CLSACT, 0);
+}
+
+static bool has_ingress(unsigned ifindex)
+{
+    const struct tcmsg what = { .tcm_family = AF_UNSPEC, .tcm_ifindex = (int)ifindex };
+    return any_answer(&what, RTM_GETQDISC, RTM_NEWQDISC, is_ingress);
+}
+
+/* Others may have put something into the queueing discipline since we made it. In doubt it stays.
+ */
+static bool others_use_it(unsigned ifindex)
+{
+    static const uint32_t parents[] = { TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
+                                        TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS) };
+    bool found = false;
+    for (size_t i = 0; i < PK_ARRAY_SIZE(parents) && !found; i++) {
+        const struct tcmsg what = { .tcm_family = AF_UNSPEC,
+                                    .tcm_ifindex = (int)ifindex,
+                                    .tcm_parent = parents[i] };
+        found = any_answer(&what, RTM_GETTFILTER, RTM_NEWTFILTER, is_any);
+    }
+    return found;
+}
+
+static void destroy_ingress(unsigned ifindex)
+{
+    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
+                .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+    if (!others_use_it(ifindex))
+        (void)bpf_tc_hook_destroy(&hook);
+}
+
+/* Pinned by an agent that was killed before the filter was there. */
+static bool has_begun(struct pk_broker *broker, uint32_t tap, unsigned ifindex)
+{
+    char name[NAME_SIZE];
+    PK_CLEANUP(pk_free_p)
+    char *path = pk_path_join(broker->pin_dir, pin_name(tap, ifindex, true, true, name));
+    return path != NULL && pk_file_exists(path) && !others_use_it(ifindex);
+}
+
+/* ---- putting it there ---- */
+
+static int put_filter(unsigned ifindex, bool replace, int program, struct pk_error *err)
+{
+    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program,
+                .flags = replace ? BPF_TC_F_REPLACE : 0);
+    int r = replace ? 0 : bpf_tc_hook_create(&hook);
+    if (r < 0 && r != -EEXIST)
+        return fail(-r, ifindex, "clsact queueing discipline", err);
+    r = bpf_tc_attach(&hook, &opts);
+    return r < 0 ? fail(-r, ifindex, "BPF filter", err) : 0;
+}
+
 /* Pins the program, puts it in its place, and lets its pin take that of the one before. */
 static int put_in_place(struct pk_broker *broker, uint32_t tap, unsigned ifindex, bool made,
                         bool replace, int program, struct pk_error *err)
@@ -150,17 +257,14 @@ static int put_in_place(struct pk_broker *broker, uint32_t tap, unsigned ifindex
         return pin_error(errno, next, err);
     if (bpf_obj_pin(program, next) < 0)
         return pin_error(errno, next, err);
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-    LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY, .prog_fd = program,
-                .flags = replace ? BPF_TC_F_REPLACE : 0);
-    int r = bpf_tc_attach(&hook, &opts);
+    int r = put_filter(ifindex, replace, program, err);
     if (r < 0) {
+        if (made && !replace)
+            destroy_ingress(ifindex);
         (void)unlink(next);
-        return fail(-r, ifindex, "BPF filter", err);
+        return r;
     }
-    if (rename(next, path) < 0)
-        return pin_error(errno, next, err);
-    return 0;
+    return rename(next, path) < 0 ? pin_error(errno, next, err) : 0;
 }
 
 int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, struct pk_error *err)
@@ -178,19 +282,9 @@ int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex, s
                 "another program has picket's place at the interface's ingress");
         return pk_hint(err, "'bpftool prog show id %u' tells whose it is", there);
     }
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
-    if (!ours) {
-        r = bpf_tc_hook_create(&hook);
-        if (r < 0 && r != -EEXIST)
-            return fail(-r, ifindex, "clsact queueing discipline", err);
-        made = r == 0;
-    }
-    r = put_in_place(broker, tap, ifindex, made, ours, program, err);
-    if (r < 0 && made && !ours) {
-        hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
-        (void)bpf_tc_hook_destroy(&hook);
-    }
-    return r;
+    if (!ours)
+        made = !has_ingress(ifindex) || has_begun(broker, tap, ifindex);
+    return put_in_place(broker, tap, ifindex, made, ours, program, err);
 }
 
 /* ---- what interfaces are set to ---- */
@@ -247,78 +341,35 @@ bool pk_copier_is_merging(unsigned ifindex)
 
 /* ---- and away ---- */
 
-static bool has_filters(int fd, unsigned ifindex, uint32_t parent)
-{
-    struct {
-        struct nlmsghdr header;
-        struct tcmsg tc;
-    } ask = { .header = { .nlmsg_len = sizeof ask,
-                          .nlmsg_type = RTM_GETTFILTER,
-                          .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-              .tc = {
-                  .tcm_family = AF_UNSPEC, .tcm_ifindex = (int)ifindex, .tcm_parent = parent } };
-    _Alignas(struct nlmsghdr) char answer[32768];
-    if (send(fd, &ask, sizeof ask, 0) != (ssize_t)sizeof ask)
-        return true;
-    for (;;) {
-        ssize_t got = recv(fd, answer, sizeof answer, 0);
-        if (got < 0)
-            return true;
-        size_t left = (size_t)got;
-        for (struct nlmsghdr *at = (struct nlmsghdr *)answer; NLMSG_OK(at, left);
-             at = NLMSG_NEXT(at, left)) {
-            if (at->nlmsg_type == NLMSG_DONE || at->nlmsg_type == NLMSG_ERROR)
-                return false;
-            if (at->nlmsg_type == RTM_NEWTFILTER)
-                return true; /* the rest of the answer goes with the socket */
-        }
-    }
-}
-
-/* Others may have put something into the queueing discipline since we made it. In doubt it stays.
- */
-static bool others_use_it(unsigned ifindex)
-{
-    static const uint32_t parents[] = { TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
-                                        TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS) };
-    const struct timeval patience = { .tv_sec = 2 };
-    bool found = false;
-    for (size_t i = 0; i < PK_ARRAY_SIZE(parents) && !found; i++) {
-        PK_CLEANUP(pk_close_p) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-        found = fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
-                has_filters(fd, ifindex, parents[i]);
-    }
-    return found;
-}
-
 int pk_copier_drop(const char *pin_dir, const char *name, struct pk_error *err)
 {
-    uint32_t tap;
-    unsigned ifindex;
-    bool made;
-    if (!read_name(name, &tap, &ifindex, &made))
+    struct place place;
+    if (!read_name(name, &place))
         return 0;
     PK_CLEANUP(pk_free_p) char *path = pk_path_join(pin_dir, name);
     if (path == NULL)
         return pk_no_memory(err);
     PK_CLEANUP(pk_close_p) int fd = bpf_obj_get(path);
     uint32_t id = id_of(fd);
-    if (id != 0 && id == running(ifindex)) {
-        LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS);
+    bool runs = id != 0 && id == running(place.ifindex);
+    if (runs) {
+        LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)place.ifindex,
+                    .attach_point = BPF_TC_INGRESS);
         LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
         int r = bpf_tc_detach(&hook, &opts);
         if (r < 0 && r != -ENOENT && r != -ENODEV)
-            return fail(-r, ifindex, "BPF filter", err);
-        hook.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
-        if (made && !others_use_it(ifindex))
-            (void)bpf_tc_hook_destroy(&hook);
+            return fail(-r, place.ifindex, "BPF filter", err);
     }
+    /* Of a kill before the filter was there nothing runs yet. */
+    if (place.made && (runs || place.next))
+        destroy_ingress(place.ifindex);
     if (unlink(path) < 0 && errno != ENOENT)
         return pk_fail_errno(err, errno, "cannot remove %s", path);
     return 0;
 }
 
-int pk_copier_remove(struct pk_broker *broker, uint32_t tap, struct pk_error *err)
+/* From all interfaces but one; 0 = from all. */
+int pk_copier_remove(struct pk_broker *broker, uint32_t tap, unsigned but, struct pk_error *err)
 {
     DIR *dir = opendir(broker->pin_dir);
     if (dir == NULL)
@@ -326,10 +377,9 @@ int pk_copier_remove(struct pk_broker *broker, uint32_t tap, struct pk_error *er
     int r = 0;
     struct dirent *entry;
     while (r >= 0 && (entry = readdir(dir)) != NULL) {
-        uint32_t of;
-        unsigned ifindex;
-        bool made;
-        if (read_name(entry->d_name, &of, &ifindex, &made) && of == tap)
+        struct place place;
+        if (read_name(entry->d_name, &place) && place.tap == tap &&
+            (but == 0 || place.ifindex != but))
             r = pk_copier_drop(broker->pin_dir, entry->d_name, err);
     }
     closedir(dir);

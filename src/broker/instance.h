@@ -69,8 +69,8 @@ int pk_instance_load(struct pk_broker *broker, uint32_t tap, const struct pk_tap
 bool pk_copier_is_on(struct pk_broker *broker, uint32_t tap, unsigned ifindex);
 int pk_copier_attach(struct pk_broker *broker, uint32_t tap, unsigned ifindex,
                      struct pk_error *err);
-/* Wherever the tap has one. Absent is success. */
-int pk_copier_remove(struct pk_broker *broker, uint32_t tap, struct pk_error *err);
+/* Wherever the tap has one, but not on that interface (0 = everywhere). Absent is success. */
+int pk_copier_remove(struct pk_broker *broker, uint32_t tap, unsigned but, struct pk_error *err);
 /* Does the kernel keep packets of the interface back to merge them (GRO)? What it does not keep
  * back would overtake them on the way up to pk_tap_copy. */
 bool pk_copier_is_merging(unsigned ifindex);

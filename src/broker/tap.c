@@ -63,23 +63,52 @@ static int name_counter(struct pk_broker *broker, uint32_t tap, uint32_t place, 
     return r;
 }
 
+/* A free place. There is none while most of 255 tenants are replaced at once: then one of a tenant
+ * that goes, whose last packets are counted for another one. */
+static uint32_t place_for_counter(const struct pk_tenant_record *records,
+                                  const struct pk_tenants *tenants)
+{
+    for (uint32_t i = 0; i < PK_TENANT_NONE; i++)
+        if (records[i].name[0] == '\0')
+            return i;
+    for (uint32_t i = 0; i < PK_TENANT_NONE; i++)
+        if (pk_tenants_find(tenants, records[i].name) < 0)
+            return i;
+    return PK_TENANT_NONE - 1; /* cannot be: there are no more tenants than places */
+}
+
+/* Before the program that counts for new tenants runs. Those that go keep their places until it
+ * does: the one before counts in them. */
 static int name_counters(struct pk_broker *broker, uint32_t tap, const struct pk_tenants *tenants,
                          struct pk_error *err)
 {
-    struct pk_tenant_record *records = broker->tenants[tap];
+    int r = 0;
+    for (size_t i = 0; i < tenants->count && r >= 0; i++)
+        if (pk_tap_tenant_counter(broker, tap, tenants->names[i]) == PK_TENANT_NONE)
+            r = name_counter(broker, tap, place_for_counter(broker->tenants[tap], tenants),
+                             tenants->names[i], err);
+    return r;
+}
+
+/* Once no program counts for others any more. */
+static int forget_counters(struct pk_broker *broker, uint32_t tap, const struct pk_tenants *tenants,
+                           struct pk_error *err)
+{
+    const struct pk_tenant_record *records = broker->tenants[tap];
     int r = 0;
     for (uint32_t i = 0; i < PK_TENANT_NONE && r >= 0; i++)
         if (records[i].name[0] != '\0' && pk_tenants_find(tenants, records[i].name) < 0)
             r = name_counter(broker, tap, i, "", err);
-    for (size_t i = 0; i < tenants->count && r >= 0; i++) {
-        uint32_t place = 0;
-        if (pk_tap_tenant_counter(broker, tap, tenants->names[i]) != PK_TENANT_NONE)
-            continue;
-        while (place < PK_TENANT_NONE - 1 && records[place].name[0] != '\0')
-            place++;
-        r = name_counter(broker, tap, place, tenants->names[i], err);
-    }
     return r;
+}
+
+/* The new program does not run: whose places these were, they stay. */
+static void restore_counters(struct pk_broker *broker, uint32_t tap,
+                             const struct pk_tenant_record before[])
+{
+    for (uint32_t i = 0; i < PK_TENANT_NONE; i++)
+        if (strcmp(broker->tenants[tap][i].name, before[i].name) != 0)
+            (void)name_counter(broker, tap, i, before[i].name, NULL);
 }
 
 int pk_tap_load_tenants(struct pk_broker *broker, uint32_t tap, struct pk_error *err)
@@ -176,20 +205,25 @@ static int attach(struct pk_broker *broker, uint32_t id, const char *key, unsign
         record.began = (uint64_t)pk_time_now();
     memcpy(record.key, key, strlen(key)); /* its length is checked */
     park(broker, id);
-    int r = pk_copier_remove(broker, id, err); /* of an interface that went, or another one */
-    if (r >= 0)
-        r = ensure_copier(broker, id, ifindex, plan, err);
+    int r = ensure_copier(broker, id, ifindex, plan, err);
     if (r >= 0)
         r = load(broker, id, setup, plan, &program, err);
     /* The record comes before the link: an agent that is killed between leaves no link that its
      * successor does not know of. */
     if (r >= 0)
         r = write_record(broker, id, &record, err);
+    /* Off an interface that went, or another one: first the program that hands packets over, then
+     * the copier that takes them. */
+    if (r >= 0)
+        r = pk_link_remove(broker, link_name(id, name), err);
+    if (r >= 0)
+        r = pk_copier_remove(broker, id, ifindex, err);
     enum pk_xdp_mode mode = PK_XDP_NATIVE;
     if (r >= 0)
         r = pk_link_attach(broker, link_name(id, name), ifindex, program, false, &mode, err);
     if (r < 0) {
-        (void)pk_copier_remove(broker, id, NULL);
+        bool as_before = pk_link_is_on(broker, link_name(id, name), before.ifindex);
+        (void)pk_copier_remove(broker, id, as_before ? before.ifindex : 0, NULL);
         (void)write_record(broker, id, &before, NULL);
         return r;
     }
@@ -211,6 +245,51 @@ static int begin(struct pk_broker *broker, uint32_t id, struct pk_error *err)
     return r < 0 ? r : pk_map_write(broker, PK_MAP_HANDOVERS, id, &none, err);
 }
 
+/* Its program, in the place of the one before. */
+static int put_on(struct pk_broker *broker, uint32_t id, bool is_new, const char *key,
+                  unsigned ifindex, struct pk_tap_setup *setup, struct pk_instance_plan *plan,
+                  struct pk_error *err)
+{
+    char name[LINK_NAME_SIZE];
+    pk_instance_plan(broker, id, setup, plan);
+    bool on = !is_new && pk_link_is_on(broker, link_name(id, name), ifindex);
+    if (on && broker->taps[id].build == broker->build && broker->taps[id].digest == plan->digest &&
+        (!plan->needs_copier || pk_copier_is_on(broker, id, ifindex)))
+        return 0;
+    return on ? renew(broker, id, setup, plan, err)
+              : attach(broker, id, key, ifindex, setup, plan, err);
+}
+
+static int attach_setup(struct pk_broker *broker, uint32_t id, bool is_new, const char *key,
+                        unsigned ifindex, struct pk_tap_setup **setup, struct pk_error *err)
+{
+    int r = pk_tap_load_tenants(broker, id, err);
+    if (r >= 0 && is_new)
+        r = begin(broker, id, err);
+    if (r < 0)
+        return r;
+    PK_CLEANUP(pk_free_p) struct pk_instance_plan *plan = pk_zalloc(sizeof *plan);
+    PK_CLEANUP(pk_free_p)
+    struct pk_tenant_record *before =
+        pk_memdup(broker->tenants[id], PK_CHANNELS * sizeof *broker->tenants[id]);
+    if (plan == NULL || before == NULL)
+        return pk_no_memory(err);
+    r = name_counters(broker, id, (*setup)->tenants, err);
+    if (r >= 0)
+        r = put_on(broker, id, is_new, key, ifindex, *setup, plan, err);
+    if (r < 0) {
+        restore_counters(broker, id, before);
+        return r;
+    }
+    (*setup)->is_copied = plan->needs_copier && !broker->copies_not;
+    pk_tap_setup_free(broker->setups[id]);
+    broker->setups[id] = PK_TAKE(*setup);
+    r = forget_counters(broker, id, broker->setups[id]->tenants, err);
+    if (r >= 0 && !plan->needs_copier)
+        r = pk_copier_remove(broker, id, 0, err);
+    return r;
+}
+
 int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifindex,
                          const struct pk_broker_tap_config *config, enum pk_xdp_mode *ret_mode,
                          struct pk_error *err)
@@ -227,33 +306,9 @@ int pk_broker_tap_attach(struct pk_broker *broker, const char *key, unsigned ifi
     if (r >= 0)
         setup->ifindex = ifindex;
     if (r >= 0)
-        r = pk_tap_load_tenants(broker, id, err);
-    if (r >= 0 && is_new)
-        r = begin(broker, id, err);
-    if (r >= 0)
-        r = name_counters(broker, id, setup->tenants, err);
+        r = attach_setup(broker, id, is_new, key, ifindex, &setup, err);
     if (r < 0)
         return pk_wrap(err, "tap %s", key);
-
-    PK_CLEANUP(pk_free_p) struct pk_instance_plan *plan = pk_zalloc(sizeof *plan);
-    if (plan == NULL)
-        return pk_no_memory(err);
-    pk_instance_plan(broker, id, setup, plan);
-    char name[LINK_NAME_SIZE];
-    bool on = !is_new && pk_link_is_on(broker, link_name(id, name), ifindex);
-    bool as_it_is = on && broker->taps[id].build == broker->build &&
-                    broker->taps[id].digest == plan->digest &&
-                    (!plan->needs_copier || pk_copier_is_on(broker, id, ifindex));
-    if (!as_it_is)
-        r = on ? renew(broker, id, setup, plan, err)
-               : attach(broker, id, key, ifindex, setup, plan, err);
-    if (r >= 0 && !plan->needs_copier)
-        r = pk_copier_remove(broker, id, err);
-    if (r < 0)
-        return pk_wrap(err, "tap %s", key);
-    setup->is_copied = plan->needs_copier && !broker->copies_not;
-    pk_tap_setup_free(broker->setups[id]);
-    broker->setups[id] = PK_TAKE(setup);
     *ret_mode = (enum pk_xdp_mode)broker->taps[id].mode;
     return 0;
 }
@@ -287,7 +342,7 @@ int pk_broker_tap_suspend(struct pk_broker *broker, const char *key, struct pk_e
         return r;
     park(broker, (uint32_t)id);
     r = pk_link_remove(broker, link_name((uint32_t)id, name), err);
-    return r < 0 ? r : pk_copier_remove(broker, (uint32_t)id, err);
+    return r < 0 ? r : pk_copier_remove(broker, (uint32_t)id, 0, err);
 }
 
 int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_error *err)
@@ -303,7 +358,7 @@ int pk_broker_tap_detach(struct pk_broker *broker, const char *key, struct pk_er
     pk_close_p(&broker->parked[id]);
     r = pk_link_remove(broker, link_name(id, name), err);
     if (r >= 0)
-        r = pk_copier_remove(broker, id, err);
+        r = pk_copier_remove(broker, id, 0, err);
     if (r >= 0)
         r = pk_tap_load_tenants(broker, id, err);
     for (uint32_t i = 0; i < PK_TENANT_NONE && r >= 0; i++)

@@ -114,7 +114,7 @@ struct pk_handover {
 /* The lanes of a packet, for pk_tap_copy, in the room before the packet (32 bytes at most). */
 struct pk_copies {
     __u16 magic;
-    __u16 size; /* of the packet */
+    __u16 size; /* of the packet: its lower bits */
     __u16 lane[PK_TARGETS_MAX];
     __u8 group[PK_TARGETS_MAX];
     __u32 serial; /* no two packets have the same here: GRO merges none of them on their way up */

@@ -56,6 +56,31 @@ static void every_size_reaches_every_group(void **state)
     plane_down(&plane);
 }
 
+/* Whose length takes more than 16 bits. */
+static void the_largest_are_counted_whole(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1" };
+    static uint8_t frame[65541];
+    static const size_t sizes[] = { 65535, 65536, 65541 };
+    uint64_t bytes = 0;
+    plane_up(&plane, 2, 1, 65527);
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    for (uint32_t i = 0; i < PK_ARRAY_SIZE(sizes); i++) {
+        plane_frame(frame, sizes[i], (uint16_t)i, i);
+        assert_int_equal(net_send(plane.sender, frame, sizes[i]), 0);
+        bytes += sizes[i];
+    }
+    plane_receive(&plane);
+    for (unsigned group = 0; group < 2; group++) {
+        plane_sums(&plane, group, PK_ARRAY_SIZE(sizes), bytes);
+        assert_int_equal(plane_count(&plane, group, "copied"), PK_ARRAY_SIZE(sizes));
+        assert_int_equal(plane_count(&plane, group, "copiedBytes"), bytes);
+    }
+    plane_down(&plane);
+}
+
 /* What is in the packet, and its tags, are the same whichever way it came. */
 static void tags_arrive_as_they_were(void **state)
 {
@@ -351,6 +376,165 @@ static void the_ingress_is_left_as_it_was(void **state)
     plane_down(&plane);
 }
 
+static bool has_clsact(const char *interface)
+{
+    char command[80];
+    snprintf(command, sizeof command, "tc qdisc show dev %s | grep -q clsact", interface);
+    return system(command) == 0;
+}
+
+/* An agent was killed when the queueing discipline was there, and no filter yet. */
+static void a_kill_before_the_filter_leaves_nothing(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1" };
+    struct pk_error err = { 0 };
+    for (unsigned round = 0; round < 4; round++) {
+        plane_up(&plane, 2, 1, 1500);
+        plane_attach(&plane, NULL, 0, names, NULL, 2);
+        pk_broker_close(plane.broker);
+        assert_true(net_run("tc", "filter", "del", "dev", "tap", "ingress", NULL));
+        assert_true(net_run("sh", "-c",
+                            "cd " NET_PIN_DIR " && for i in copy-*-made; do mv $i $i-next; done",
+                            NULL));
+        bool is_used = round >= 2;
+        if (is_used) /* somebody uses it by now */
+            assert_true(net_run("sh", "-c",
+                                "tc filter add dev tap egress bpf direct-action "
+                                "object-pinned " NET_PIN_DIR "/copy-*",
+                                NULL));
+        plane_open(&plane);
+        if (round % 2 == 0) { /* the next agent goes on */
+            plane_attach(&plane, NULL, 0, names, NULL, 2);
+            assert_true(pk_broker_tap_intact(plane.broker, "f/t", plane.tap));
+            assert_int_equal(pk_broker_tap_detach(plane.broker, "f/t", &err), 0);
+        } else { /* or there is none: 'picket down' */
+            assert_int_equal(pk_broker_remove_pins(NET_PIN_DIR, &err), 0);
+            pk_broker_close(plane.broker);
+            plane_open(&plane);
+        }
+        assert_int_equal(has_clsact("tap"), is_used);
+        plane_down(&plane);
+    }
+}
+
+/* The tap moves: nothing of it stays behind, and where it cannot move it works on. */
+static void a_tap_moves_with_its_copier(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const names[] = { "g0", "g1" };
+    struct pk_error err = { 0 };
+    uint8_t frame[1500];
+    plane_up(&plane, 2, 1, 1500);
+    unsigned first = plane.tap, second = net_veth("tap2", "wire2", 1500);
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    plane.tap = second;
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    assert_true(pk_broker_tap_intact(plane.broker, "f/t", second));
+    assert_true(has_clsact("tap2") && !has_clsact("tap"));
+    plane.tap = first;
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    assert_true(has_clsact("tap") && !has_clsact("tap2"));
+
+    const struct pk_broker_target targets[] = { { .group_key = "f/g0" }, { .group_key = "f/g1" } };
+    const struct pk_broker_tap_config config = { .targets = targets, .target_count = 2 };
+    enum pk_xdp_mode mode;
+    assert_int_equal(pk_broker_tap_attach(plane.broker, "f/t", 0x7ffffff0, &config, &mode, &err),
+                     PK_E_NOTFOUND);
+    assert_false(has_clsact("tap2"));
+    plane_attach(&plane, NULL, 0, names, NULL, 2);
+    assert_true(pk_broker_tap_intact(plane.broker, "f/t", first));
+    plane_frame(frame, 100, 7, 0);
+    assert_int_equal(net_send(plane.sender, frame, 100), 0);
+    plane_receive_all(&plane, 2);
+    assert_true(net_run("ip", "link", "del", "tap2", NULL));
+    plane_down(&plane);
+}
+
+/* ---- tenants' counters ---- */
+
+/* A tenant's packets as the tap counts them; -1 = it has no such tenant. */
+static int64_t tenant_count(struct plane *plane, const char *name)
+{
+    struct pk_error err = { 0 };
+    json_t *counters = pk_broker_counters(plane->broker, &err), *row;
+    int64_t packets = -1;
+    size_t i;
+    assert_non_null(counters);
+    json_array_foreach(
+        json_object_get(json_array_get(json_object_get(counters, "taps"), 0), "tenants"), i,
+        row) if (strcmp(json_string_value(json_object_get(row, "name")), name) == 0) packets =
+        json_integer_value(json_object_get(row, "packets"));
+    json_decref(counters);
+    return packets;
+}
+
+static void send_some(struct plane *plane, unsigned count)
+{
+    uint8_t frame[100];
+    for (unsigned i = 0; i < count; i++) {
+        plane_frame(frame, sizeof frame, 7, i);
+        assert_int_equal(net_send(plane->sender, frame, sizeof frame), 0);
+    }
+    plane_receive_all(plane, count);
+}
+
+/* A change that fails leaves them as they were, one that works begins with nothing of others. */
+static void counters_stay_with_their_tenant(void **state)
+{
+    (void)state;
+    static struct plane plane;
+    static const char *const groups[] = { "g0" };
+    const struct pk_broker_prefix rest = { .family = 4, .length = 8, .address = { 99 } };
+    const struct pk_broker_tenant a = { .name = "a" }, b = { .name = "b" },
+                                  c = { .name = "c", .prefixes = &rest, .prefix_count = 1 };
+    const struct pk_broker_tenant before[] = { c, a }, after[] = { b };
+    const struct pk_broker_target target = { .group_key = "f/g0", .tenant = "b" };
+    const struct pk_broker_tap_config config = {
+        .tenants = after, .tenant_count = 1, .targets = &target, .target_count = 1
+    };
+    enum pk_xdp_mode mode;
+    struct pk_error err = { 0 };
+    unsigned sent = 20, failed = 0;
+    plane_up(&plane, 1, 1, 1500);
+    plane_attach(&plane, before, 2, groups, (const char *const[]){ "a" }, 1);
+    send_some(&plane, 20);
+    for (unsigned long nth = 1;; nth++) {
+        pk_alloc_fail_nth(nth);
+        int r = pk_broker_tap_attach(plane.broker, "f/t", plane.tap, &config, &mode, &err);
+        bool reached = pk_alloc_count() >= nth;
+        pk_alloc_fail_nth(0);
+        if (!reached)
+            break;
+        bool runs = tenant_count(&plane, "b") >= 0;
+        if (runs) { /* it could do without, or had only to forget the old ones */
+            send_some(&plane, 3);
+            assert_int_equal(tenant_count(&plane, "b"), 3);
+            plane_attach(&plane, before, 2, groups, (const char *const[]){ "a" }, 1);
+            sent = 0;
+            continue;
+        }
+        assert_true(r < 0);
+        if (failed++ % 4 == 0) {
+            send_some(&plane, 3);
+            sent += 3;
+        }
+        assert_int_equal(tenant_count(&plane, "a"), sent);
+        assert_int_equal(tenant_count(&plane, "c"), 0);
+    }
+    assert_true(failed > 8);
+    assert_int_equal(tenant_count(&plane, "a"), -1);
+    assert_int_equal(tenant_count(&plane, "b"), 0);
+    send_some(&plane, 5);
+    assert_int_equal(tenant_count(&plane, "b"), 5);
+    plane_attach(&plane, before, 2, groups, (const char *const[]){ "a" }, 1);
+    assert_int_equal(tenant_count(&plane, "a"), 0);
+    assert_int_equal(tenant_count(&plane, "b"), -1);
+    plane_down(&plane);
+}
+
 /* More combinations of lanes than are kept: the kernel's way, to the same lanes. */
 static void too_many_combinations(void **state)
 {
@@ -385,6 +569,10 @@ int main(void)
         cmocka_unit_test(nothing_is_lost_by_changes),
         cmocka_unit_test(lanes_are_made_anew),
         cmocka_unit_test(the_ingress_is_left_as_it_was),
+        cmocka_unit_test(a_kill_before_the_filter_leaves_nothing),
+        cmocka_unit_test(a_tap_moves_with_its_copier),
+        cmocka_unit_test(counters_stay_with_their_tenant),
+        cmocka_unit_test(the_largest_are_counted_whole),
         cmocka_unit_test(too_many_combinations),
         cmocka_unit_test(tenants_stay_apart),
     };
