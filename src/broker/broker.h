@@ -180,7 +180,7 @@ enum pk_broker_tap_kind {
 };
 
 /* Which tunnels end here, of a tunnel tap. */
-#define PK_BROKER_TUNNEL_ENDS 24u
+#define PK_BROKER_TUNNEL_ENDS 64u
 struct pk_broker_tunnel {
     bool vxlan, geneve, gre, erspan;
     uint16_t port; /* of VXLAN or GENEVE, of which only one is set then; 0 = 4789, 6081 */

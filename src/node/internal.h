@@ -279,6 +279,7 @@ struct pk_tap {
     enum pk_tap_state state;
     bool attached;
     struct pk_broker_tunnel live_tunnel; /* with the interface's addresses, as attached */
+    size_t left_out;                     /* addresses that have no room there */
     char detail[200];
     struct pk_replay *replay;
     json_t *loss; /* of the interface (loss.h), as read last; NULL = not yet */
@@ -440,9 +441,10 @@ void pk_device_rescue(const char *netns_path);
 json_t *pk_device_lane_counters(const struct pk_lane *lane);
 
 /* ---- tunnel.c ---- */
-/* What the tap's program is to take, with the addresses that the interface has now. */
+/* What the tap's program is to take, with the addresses that the interface has now: as many as it
+ * can know, how many are left out. */
 int pk_tunnel_tap_rules(const struct pk_tap *tap, struct pk_broker_tunnel *ret_tunnel,
-                        struct pk_error *err);
+                        size_t *ret_left_out, struct pk_error *err);
 
 /* ---- inventory.c ---- */
 int pk_node_inventory(struct nl_sock *nl, int ioctl_fd, const char *tag, json_t **ret_json,

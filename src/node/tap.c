@@ -208,16 +208,25 @@ static int ensure(struct pk_agent *agent, struct pk_tap *tap, struct pk_error *e
         return pk_inline_tap_ensure(agent, tap, err);
     bool is_tunnel = tap->kind == PK_TAP_TUNNEL;
     struct pk_broker_tunnel tunnel = { 0 };
+    size_t left_out = 0;
     int r = tap->kind != PK_TAP_REPLAY
                 ? pk_tap_take_interface(agent, tap, tap->interface, &tap->before, &link, err)
                 : ensure_replay_pair(agent, tap, &link, err);
     if (r == 0 && is_tunnel)
-        r = pk_tunnel_tap_rules(tap, &tunnel, err);
+        r = pk_tunnel_tap_rules(tap, &tunnel, &left_out, err);
     if (r < 0)
         return r;
     if (is_tunnel && tunnel.end_count == 0)
         (void)snprintf(tap->detail, sizeof(tap->detail),
                        "%s has no address that a mirror could send to", tap->interface);
+    else if (left_out > 0)
+        (void)snprintf(tap->detail, sizeof(tap->detail),
+                       "%s has too many addresses: what is sent to %zu of them is not taken; name "
+                       "the mirror's in tunnel.addresses, or remove some",
+                       tap->interface, left_out);
+    if (left_out != tap->left_out && left_out > 0)
+        pk_log(PK_LOG_WARN, "node", "tap %s: %s", tap->key, tap->detail);
+    tap->left_out = left_out;
     tap->live_mtu = tap->kind == PK_TAP_REPLAY ? tap->mtu : link.mtu;
     pk_lanes_follow(agent, tap);
     if (!tap->attached || tap->ifindex != link.ifindex ||

@@ -17,7 +17,7 @@
 #define PK_TUNNEL_IS_GRE    4u
 #define PK_TUNNEL_IS_ERSPAN 8u
 
-#define PK_TUNNEL_ENDS 24u
+#define PK_TUNNEL_ENDS 64u
 
 struct pk_tunnel_end {
     __u64 address[2]; /* as in struct pk_flow */
@@ -71,10 +71,10 @@ PK_INLINE void pk_tunnel_begin(struct pk_parser *parser, const struct pk_tunnel_
 
 PK_INLINE int pk_tunnel_is_end(const struct pk_tunnel_rules *rules, const struct pk_flow *flow)
 {
-    for (__u32 i = 0; i < PK_TUNNEL_ENDS; i++) {
+    for (__u32 i = 0; i < PK_TUNNEL_ENDS && i < rules->end_count; i++) {
         const struct pk_tunnel_end *end = &rules->ends[i];
-        if (i < rules->end_count && end->family == flow->family &&
-            end->address[0] == flow->dst[0] && end->address[1] == flow->dst[1])
+        if (end->family == flow->family && end->address[0] == flow->dst[0] &&
+            end->address[1] == flow->dst[1])
             return 1;
     }
     return 0;

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -374,6 +375,21 @@ def test_an_interface_is_set_up_and_given_back(instance, reader, peer, end):
         subprocess.run(instance.command("down", "--purge", "--yes"), check=True, capture_output=True)
     assert queues(peer.here) == had and features(peer.here) == was
     assert "PROMISC" not in ip("link", "show", peer.here).stdout
+
+
+def test_more_addresses_than_a_tap_can_know(instance, reader, peer):
+    """It says how many are left out; what the fleet names is never among them."""
+    names = [f"10.77.{n}.1" for n in range(80)]
+    batch = "".join(f"addr add {name}/32 dev {peer.here}\n" for name in names[:-1])
+    subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+    put_tunnel(instance, peer, addresses=[names[-1]])
+    tap = instance.tap()
+    assert tap["state"] == "up" and "too many addresses" in tap["detail"], tap
+    assert "too many addresses" in instance.log.read_text()
+    left_out = int(re.search(r"sent to (\d+) of them", tap["detail"]).group(1))
+    assert 16 <= left_out <= 20  # 79, the interface's own and that of the fleet, of which 64 have room
+    subprocess.run(["ip", "-batch", "-"], input=batch.replace("addr add", "addr del"), text=True, check=True)
+    wait_until(lambda: instance.tap()["detail"] == "", 10, "the tap to be content")
 
 
 def test_a_tunnels_interface_is_left_as_it_is(instance, reader, peer):
