@@ -33,6 +33,7 @@ static struct pk_shed_slots *shed_of(struct pk_broker *broker, uint32_t group, s
     }
     if (bpf_map_lookup_elem(broker->maps[PK_MAP_SHEDS], &group, shed) < 0) {
         (void)pk_fail_errno(err, errno, "cannot read what is shed");
+        (void)pk_hint(err, "see 'picket doctor'");
         pk_free(shed);
         return NULL;
     }
@@ -49,8 +50,10 @@ static int find(struct pk_broker *broker, const char *key, uint32_t *ret_group,
     if (r < 0)
         return r;
     int group = key[0] != '\0' ? PK_FIND(broker->groups, key) : -1;
-    if (group < 0)
-        return pk_fail(err, PK_E_NOTFOUND, "there is no group %s", key);
+    if (group < 0) {
+        (void)pk_fail(err, PK_E_NOTFOUND, "there is no group %s", key);
+        return pk_hint(err, "set the group first");
+    }
     *ret_group = (uint32_t)group;
     *ret_shed = shed_of(broker, (uint32_t)group, err);
     return *ret_shed != NULL ? 0 : err != NULL && err->code < 0 ? err->code : PK_E_IO;

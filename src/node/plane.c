@@ -285,8 +285,10 @@ int pk_check_name(const char *what, const char *name, struct pk_error *err)
 int pk_check_keys(const char *what, const json_t *object, const char *const *keys, size_t count,
                   struct pk_error *err)
 {
-    if (!json_is_object(object))
-        return pk_fail(err, PK_E_INVALID, "%s: not an object", what);
+    if (!json_is_object(object)) {
+        (void)pk_fail(err, PK_E_INVALID, "%s: not an object", what);
+        return pk_hint(err, "write it in braces: {\"key\": value}");
+    }
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
@@ -298,7 +300,11 @@ int pk_check_keys(const char *what, const json_t *object, const char *const *key
             continue;
         const char *meant = pk_str_closest(key, keys, count);
         (void)pk_fail(err, PK_E_INVALID, "%s: unknown key '%.80s'", what, key);
-        return meant != NULL ? pk_hint(err, "did you mean '%s'?", meant) : PK_E_INVALID;
+        return meant != NULL ? pk_hint(err, "did you mean '%s'?", meant)
+                             : pk_hint(err,
+                                       "the keys of it begin with '%s'; 'picket help' and "
+                                       "docs/ describe them",
+                                       count > 0 ? keys[0] : "");
     }
     return 0;
 }
@@ -312,9 +318,12 @@ int pk_check_uint(const char *what, const json_t *object, const char *key, uint6
         return 0;
     }
     json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
-    if (number < 0 || (uint64_t)number < min || (uint64_t)number > max)
-        return pk_fail(err, PK_E_INVALID, "%s: '%s' must be a whole number from %llu to %llu", what,
-                       key, (unsigned long long)min, (unsigned long long)max);
+    if (number < 0 || (uint64_t)number < min || (uint64_t)number > max) {
+        (void)pk_fail(err, PK_E_INVALID, "%s: '%s' must be a whole number from %llu to %llu", what,
+                      key, (unsigned long long)min, (unsigned long long)max);
+        return pk_hint(err, "write it without quotes: \"%s\": %llu", key,
+                       (unsigned long long)(fallback > 0 ? (uint64_t)fallback : min));
+    }
     *ret_value = (uint64_t)number;
     return 0;
 }
@@ -324,8 +333,10 @@ static int check_string(const char *what, const json_t *object, const char *key,
                         const char **ret_text, struct pk_error *err)
 {
     const json_t *value = json_object_get(object, key);
-    if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
-        return pk_fail(err, PK_E_INVALID, "%s: '%s' must be a text", what, key);
+    if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value)) {
+        (void)pk_fail(err, PK_E_INVALID, "%s: '%s' must be a text", what, key);
+        return pk_hint(err, "write it in quotes: \"%s\": \"...\"", key);
+    }
     *ret_text = json_string_value(value);
     return 0;
 }

@@ -128,8 +128,10 @@ static int find_key(struct pk_shunts *shunts, const char *fleet, const char *nam
 {
     (void)snprintf(key, 160, "%.63s/%.63s", fleet, name);
     int number = pk_broker_group_number(shunts->broker, key);
-    if (number < 0)
-        return pk_fail(err, PK_E_NOTFOUND, "there is no group %s", key);
+    if (number < 0) {
+        (void)pk_fail(err, PK_E_NOTFOUND, "there is no group %s", key);
+        return pk_hint(err, "make the group first; 'picket status' lists those of a fleet");
+    }
     *ret_number = (unsigned)number;
     return 0;
 }
@@ -527,8 +529,12 @@ int pk_shunts_new(struct pk_broker *broker, const struct pk_paths *paths,
 int pk_shunts_start(struct pk_shunts *shunts, struct pk_error *err)
 {
     int sys = pthread_create(&shunts->thread, NULL, run, shunts);
-    if (sys != 0)
-        return pk_fail_errno(err, sys, "cannot start a thread");
+    if (sys != 0) {
+        (void)pk_fail_errno(err, sys, "cannot start a thread");
+        return pk_hint(
+            err,
+            "the machine has no more room for threads: see 'ulimit -u' and the unit's TasksMax");
+    }
     shunts->started = true;
     return 0;
 }
@@ -795,8 +801,11 @@ int pk_shunts_list(struct pk_shunts *shunts, const char *fleet, const char *grou
     int r = copy_names(shunts, fleet, group, &names, err);
     if (r < 0)
         return r;
-    if (page != NULL && (pk_parse_u64(page, &next, NULL) < 0 || next > UINT32_MAX))
-        return pk_fail(err, PK_E_USAGE, "'%.20s' is no page of a list of shunts", page);
+    if (page != NULL && (pk_parse_u64(page, &next, NULL) < 0 || next > UINT32_MAX)) {
+        (void)pk_fail(err, PK_E_USAGE, "'%.20s' is no page of a list of shunts", page);
+        return pk_hint(
+            err, "give what 'page' of the answer before said, or leave it out for the first one");
+    }
     r = pk_shunt_page_init(&entries, PK_MIN(limit, PK_SHUNT_PAGE_MAX), err);
     if (r < 0)
         return r;

@@ -12,14 +12,18 @@
 static int check_ports(const json_t *list, struct pk_shunt_spec *spec, struct pk_error *err)
 {
     size_t count = json_array_size(list);
-    if (!json_is_array(list) || count > PK_SHUNT_PORTS)
-        return pk_fail(err, PK_E_INVALID, "shunt: 'ports' must be a list of at most %u ports",
-                       PK_SHUNT_PORTS);
+    if (!json_is_array(list) || count > PK_SHUNT_PORTS) {
+        (void)pk_fail(err, PK_E_INVALID, "shunt: 'ports' must be a list of at most %u ports",
+                      PK_SHUNT_PORTS);
+        return pk_hint(err, "write \"ports\": [443]; a rule without ports is for all");
+    }
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(list, i);
         json_int_t port = json_is_integer(item) ? json_integer_value(item) : 0;
-        if (port < 1 || port > 65535)
-            return pk_fail(err, PK_E_INVALID, "shunt: ports[%zu] must be a port, 1 to 65535", i);
+        if (port < 1 || port > 65535) {
+            (void)pk_fail(err, PK_E_INVALID, "shunt: ports[%zu] must be a port, 1 to 65535", i);
+            return pk_hint(err, "write numbers, not names: 443");
+        }
         spec->ports[i] = (uint16_t)port;
     }
     spec->port_count = count;
@@ -68,6 +72,12 @@ json_t *pk_shunt_spec_to_json(const struct pk_shunt_spec *spec)
                      idle_s != PK_SHUNT_IDLE_DEFAULT_S ? json_integer(idle_s) : NULL);
 }
 
+static int bad_switch(const char *key, struct pk_error *err)
+{
+    (void)pk_fail(err, PK_E_INVALID, "overload: '%s' must be true or false", key);
+    return pk_hint(err, "write it without quotes: \"%s\": true", key);
+}
+
 int pk_overload_parse(const json_t *json, struct pk_overload_spec *ret_spec, struct pk_error *err)
 {
     static const char *const keys[] = { "shunt", "shed" };
@@ -78,7 +88,7 @@ int pk_overload_parse(const json_t *json, struct pk_overload_spec *ret_spec, str
     for (size_t i = 0; i < PK_ARRAY_SIZE(keys) && r == 0; i++) {
         const json_t *value = json_object_get(json, keys[i]);
         if (value != NULL && !json_is_boolean(value))
-            r = pk_fail(err, PK_E_INVALID, "overload: '%s' must be true or false", keys[i]);
+            r = bad_switch(keys[i], err);
         *(i == 0 ? &spec.shunt : &spec.shed) = json_is_true(value);
     }
     if (r == 0)
@@ -143,9 +153,14 @@ static int parse_flow(const json_t *item, struct pk_tuple *ret_flow, struct pk_e
 static int parse_flows(const json_t *list, struct pk_shunt_order *order, struct pk_error *err)
 {
     size_t count = json_array_size(list);
-    if (!json_is_array(list) || count == 0 || count > PK_SHUNT_FLOWS_AT_ONCE)
-        return pk_fail(err, PK_E_INVALID, "shunts: 'flows' must be a list of 1 to %u flows",
-                       PK_SHUNT_FLOWS_AT_ONCE);
+    if (!json_is_array(list) || count == 0 || count > PK_SHUNT_FLOWS_AT_ONCE) {
+        (void)pk_fail(err, PK_E_INVALID, "shunts: 'flows' must be a list of 1 to %u flows",
+                      PK_SHUNT_FLOWS_AT_ONCE);
+        return pk_hint(
+            err,
+            "write \"flows\": [{\"src\",\"srcPort\",\"dst\",\"dstPort\",\"proto\"}]; more than that in "
+            "several requests");
+    }
     order->flows = pk_zalloc_array(count, sizeof *order->flows);
     if (order->flows == NULL)
         return pk_no_memory(err);
@@ -163,12 +178,19 @@ static int check_groups(const json_t *groups, struct pk_error *err)
     if (groups == NULL)
         return 0;
     size_t count = json_array_size(groups);
-    if (!json_is_array(groups) || count == 0 || count > PK_NODE_GROUPS_MAX)
-        return pk_fail(err, PK_E_INVALID, "shunts: 'groups' must be a list of groups");
+    if (!json_is_array(groups) || count == 0 || count > PK_NODE_GROUPS_MAX) {
+        (void)pk_fail(err, PK_E_INVALID, "shunts: 'groups' must be a list of groups");
+        return pk_hint(
+            err,
+            "write \"groups\": [\"analysis\"], or leave it out: then all groups of the fleet are "
+            "meant");
+    }
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(groups, i);
-        if (!json_is_string(item))
-            return pk_fail(err, PK_E_INVALID, "shunts: groups[%zu] must be a text", i);
+        if (!json_is_string(item)) {
+            (void)pk_fail(err, PK_E_INVALID, "shunts: groups[%zu] must be a text", i);
+            return pk_hint(err, "write its name in quotes: \"analysis\"");
+        }
         int r = pk_check_name("group", json_string_value(item), err);
         if (r < 0)
             return r;

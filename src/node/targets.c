@@ -58,8 +58,11 @@ static int get_list(const json_t *tenant, const char *key, size_t *left, const j
                     struct pk_error *err)
 {
     const json_t *list = json_object_get(tenant, key);
-    if (list != NULL && !json_is_array(list))
-        return pk_fail(err, PK_E_INVALID, "'%s' must be a list", key);
+    if (list != NULL && !json_is_array(list)) {
+        (void)pk_fail(err, PK_E_INVALID, "'%s' must be a list", key);
+        return pk_hint(err, "write it in brackets, also where it has one entry: \"%s\": [...]",
+                       key);
+    }
     if (json_array_size(list) > *left) {
         (void)pk_fail(err, PK_E_INVALID, "more than %u selectors", PK_NODE_SELECTORS_MAX);
         return pk_hint(err, "select by larger prefixes, by outer VLANs or by taps");
@@ -80,6 +83,12 @@ static int put_list(json_t *tenant, const char *key, json_t *list_take, struct p
     return 0;
 }
 
+static int bad_number(const char *key, uint32_t max, struct pk_error *err)
+{
+    (void)pk_fail(err, PK_E_INVALID, "'%s': write whole numbers from 0 to %u", key, max);
+    return pk_hint(err, "write them without quotes: \"%s\": [17, 18]", key);
+}
+
 static int parse_numbers(const json_t *from, json_t *to, const char *key, uint32_t max,
                          size_t *left, const uint32_t **ret_list, size_t *ret_count,
                          struct pk_error *err)
@@ -97,7 +106,7 @@ static int parse_numbers(const json_t *from, json_t *to, const char *key, uint32
     {
         json_int_t number = json_is_integer(item) ? json_integer_value(item) : -1;
         if (number < 0 || number > max)
-            r = pk_fail(err, PK_E_INVALID, "'%s': write whole numbers from 0 to %u", key, max);
+            r = bad_number(key, max, err);
         else if (numbers == NULL || json_array_append(canonical, item) < 0)
             r = pk_no_memory(err);
         else
@@ -184,10 +193,11 @@ static int parse_vlans(const json_t *from, json_t *to, size_t *left,
         if (json_array_append_new(canonical, one) == 0)
             continue;
         json_decref(canonical);
-        return vlans[i].outer != 0
-                   ? pk_no_memory(err)
-                   : pk_fail(err, PK_E_INVALID,
-                             "'vlans': write numbers from 1 to 4094, or two of them: \"100.200\"");
+        if (vlans[i].outer != 0)
+            return pk_no_memory(err);
+        (void)pk_fail(err, PK_E_INVALID,
+                      "'vlans': write numbers from 1 to 4094, or two of them: \"100.200\"");
+        return pk_hint(err, "entry %zu is neither a VLAN nor an outer and an inner one", i + 1);
     }
     tenant->vlan_count = json_array_size(list);
     tenant->vlans = PK_TAKE(vlans);
@@ -251,8 +261,10 @@ static int get_name(const json_t *row, const json_t *before, const char *what,
 {
     const char *name = pk_json_string_or(row, "name", "");
     int r = pk_check_name(what, name, err);
-    if (r == 0 && find(before, name) != NULL)
-        r = pk_fail(err, PK_E_INVALID, "%s '%s' is there twice", what, name);
+    if (r == 0 && find(before, name) != NULL) {
+        (void)pk_fail(err, PK_E_INVALID, "%s '%s' is there twice", what, name);
+        r = pk_hint(err, "give each %s a name of its own, or leave one of them out", what);
+    }
     *ret_name = name;
     return r;
 }
@@ -289,10 +301,14 @@ static int parse_tenant(const json_t *from, size_t *left, struct pk_targets *tar
 static int parse_tenants(const json_t *list, struct pk_targets *targets, struct pk_error *err)
 {
     size_t left = PK_NODE_SELECTORS_MAX;
-    if (list != NULL && !json_is_array(list))
-        return pk_fail(err, PK_E_INVALID, "'tenants' must be a list");
-    if (json_array_size(list) > PK_BROKER_TENANTS_MAX)
-        return pk_fail(err, PK_E_INVALID, "more than %u tenants", PK_BROKER_TENANTS_MAX);
+    if (list != NULL && !json_is_array(list)) {
+        (void)pk_fail(err, PK_E_INVALID, "'tenants' must be a list");
+        return pk_hint(err, "write \"tenants\": [{\"name\": \"lab\", \"vlans\": [110]}]");
+    }
+    if (json_array_size(list) > PK_BROKER_TENANTS_MAX) {
+        (void)pk_fail(err, PK_E_INVALID, "more than %u tenants", PK_BROKER_TENANTS_MAX);
+        return pk_hint(err, "let some of them share a tenant, or spread them over several taps");
+    }
     targets->tenant_list =
         pk_zalloc_array(json_array_size(list) + 1, sizeof(*targets->tenant_list));
     if (targets->tenant_list == NULL)
@@ -310,8 +326,10 @@ static int get_text(const json_t *row, const char *key, size_t max, const char *
     const json_t *value = json_object_get(row, key);
     const char *text = json_string_value(value);
     if (value != NULL && (text == NULL || text[0] == '\0' || strlen(text) > max ||
-                          strlen(text) != json_string_length(value)))
-        return pk_fail(err, PK_E_INVALID, "'%s' must be a text of 1 to %zu bytes", key, max);
+                          strlen(text) != json_string_length(value))) {
+        (void)pk_fail(err, PK_E_INVALID, "'%s' must be a text of 1 to %zu bytes", key, max);
+        return pk_hint(err, "write it in quotes: \"%s\": \"...\", or leave it out", key);
+    }
     *ret_text = text;
     return 0;
 }
@@ -328,14 +346,20 @@ static int parse_group(const char *fleet, const json_t *from, struct pk_targets 
         r = get_text(from, "tenant", PK_NODE_NAME_MAX, &tenant, err);
     if (r < 0)
         return r;
-    if (tenant != NULL && find(targets->tenants, tenant) == NULL)
-        return pk_fail(err, PK_E_INVALID, "group %s: the tap has no tenant '%.63s'", name, tenant);
+    if (tenant != NULL && find(targets->tenants, tenant) == NULL) {
+        (void)pk_fail(err, PK_E_INVALID, "group %s: the tap has no tenant '%.63s'", name, tenant);
+        return pk_hint(
+            err,
+            "add it to the tap's 'tenants', or leave the group's tenant out: it gets what none claims");
+    }
     unsigned same = 0;
     for (size_t i = 0; i < targets->target_count; i++)
         same += pk_str_equal(targets->target_list[i].tenant, tenant);
-    if (same >= PK_BROKER_TARGETS_MAX)
-        return pk_fail(err, PK_E_INVALID, "more than %u groups of one tenant",
-                       PK_BROKER_TARGETS_MAX);
+    if (same >= PK_BROKER_TARGETS_MAX) {
+        (void)pk_fail(err, PK_E_INVALID, "more than %u groups of one tenant",
+                      PK_BROKER_TARGETS_MAX);
+        return pk_hint(err, "leave some out, or let one group's lanes run several tools");
+    }
     const json_t *filter = json_object_get(from, "filter");
     json_t *to = json_pack("{s:s,s:s*,s:O*}", "name", name, "tenant", tenant, "filter", filter);
     if (json_array_append_new(targets->groups, to) < 0)
@@ -356,16 +380,22 @@ static int parse_groups(const char *fleet, const json_t *body, struct pk_targets
                         struct pk_error *err)
 {
     const json_t *list = json_object_get(body, "groups"), *one = json_object_get(body, "group");
-    if ((list == NULL) == (one == NULL))
-        return pk_fail(err, PK_E_INVALID, "'groups' is missing");
+    if ((list == NULL) == (one == NULL)) {
+        (void)pk_fail(err, PK_E_INVALID, "'groups' is missing");
+        return pk_hint(err, "write \"groups\": [{\"name\": \"analysis\"}]");
+    }
     PK_JSON single = one != NULL ? json_pack("[{s:O}]", "name", one) : NULL;
-    if (one != NULL && !json_is_string(one))
-        return pk_fail(err, PK_E_INVALID, "'group' must be a text");
+    if (one != NULL && !json_is_string(one)) {
+        (void)pk_fail(err, PK_E_INVALID, "'group' must be a text");
+        return pk_hint(err, "write \"groups\": [{\"name\": \"analysis\"}]");
+    }
     list = one != NULL ? single : list;
     size_t count = json_array_size(list);
-    if (count == 0 || count > PK_NODE_GROUPS_MAX)
-        return pk_fail(err, PK_E_INVALID, "'groups' must be a list of 1 to %u groups",
-                       PK_NODE_GROUPS_MAX);
+    if (count == 0 || count > PK_NODE_GROUPS_MAX) {
+        (void)pk_fail(err, PK_E_INVALID, "'groups' must be a list of 1 to %u groups",
+                      PK_NODE_GROUPS_MAX);
+        return pk_hint(err, "write \"groups\": [{\"name\": \"analysis\"}]");
+    }
     targets->target_list = pk_zalloc_array(count, sizeof(*targets->target_list));
     if (targets->target_list == NULL)
         return pk_no_memory(err);

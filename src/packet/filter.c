@@ -70,8 +70,10 @@ static int check_op(const struct pk_filter_op *op, size_t left, struct pk_error 
     }
     bool uses_memory = class == BPF_ST || class == BPF_STX ||
                        ((class == BPF_LD || class == BPF_LDX) && BPF_MODE(op->code) == BPF_MEM);
-    if (uses_memory && op->k >= BPF_MEMWORDS)
-        return pk_fail(err, PK_E_INVALID, "the filter uses a memory word %u", op->k);
+    if (uses_memory && op->k >= BPF_MEMWORDS) {
+        (void)pk_fail(err, PK_E_INVALID, "the filter uses a memory word %u", op->k);
+        return pk_hint(err, "write the filter in another way, or as fields");
+    }
     if (class == BPF_JMP) {
         bool always = BPF_OP(op->code) == BPF_JA;
         if (always ? op->k >= left : op->jt >= left || op->jf >= left) {
@@ -141,8 +143,10 @@ static int take_ops(struct pk_filter *filter, const struct pk_filter_op *ops, si
         if (r < 0)
             return r;
     }
-    if (count == 0 || BPF_CLASS(ops[count - 1].code) != BPF_RET)
-        return pk_fail(err, PK_E_INVALID, "the filter has no end");
+    if (count == 0 || BPF_CLASS(ops[count - 1].code) != BPF_RET) {
+        (void)pk_fail(err, PK_E_INVALID, "the filter has no end");
+        return pk_hint(err, "write the filter in another way, or as fields");
+    }
     int r = check_memory(ops, count, err);
     if (r < 0)
         return r;

@@ -380,7 +380,7 @@ static bool has_clsact(const char *interface)
 {
     char command[80];
     snprintf(command, sizeof command, "tc qdisc show dev %s | grep -q clsact", interface);
-    return system(command) == 0;
+    return net_run("sh", "-c", command, NULL);
 }
 
 /* An agent was killed when the queueing discipline was there, and no filter yet. */
