@@ -28,6 +28,13 @@ static __always_inline int round_lanes(struct __sk_buff *skb, struct pk_copies *
     return 1;
 }
 
+/* Of the packet as pk_tap saw it. The kernel may have taken a tag out of it since: the number that
+ * is nearest to its length now and has these lower bits. */
+static __always_inline __u32 copies_size(const struct __sk_buff *skb, const struct pk_copies *lanes)
+{
+    return lanes->size + ((skb->len + 0x8000u - lanes->size) & 0xffff0000u);
+}
+
 /* Into the lane with this number. Returns the program's answer, or PK_TC_DROP where it is not to be
  * had there: no tool reads the lane, or its interface is gone. Then the next one's turn has come.
  */
@@ -65,7 +72,7 @@ static __always_inline int round_go_on(struct __sk_buff *skb, const struct pk_co
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {
         __u32 lane = lanes->lane[i];
         if (passed && lane < PK_LANES_MAX) {
-            int answer = pk_round_visit(skb, lane, lanes->group[i], lanes->size);
+            int answer = pk_round_visit(skb, lane, lanes->group[i], copies_size(skb, lanes));
             if (answer != PK_TC_DROP)
                 return answer;
         }
@@ -84,7 +91,7 @@ int pk_round_in(struct __sk_buff *skb)
     if (!count || !round_lanes(skb, &lanes))
         return PK_TC_DROP;
     count->packets++;
-    count->bytes += lanes.size;
+    count->bytes += copies_size(skb, &lanes);
     int passed = 0, more = 0;
 #pragma unroll
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {

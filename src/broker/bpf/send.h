@@ -262,8 +262,6 @@ int pk_tap_copy(struct __sk_buff *skb)
         __sync_fetch_and_add(&over->taken, 1);
     if (magic == PK_ROUND_MAGIC)
         return round_go_on(skb, &to, PK_NO_LANE);
-    /* The kernel may have taken a tag out of it: the nearest number with these lower bits. */
-    __u32 size = to.size + ((skb->len + 0x8000u - to.size) & 0xffff0000u);
 #pragma unroll
     for (__u32 i = 0; i < PK_TARGETS_MAX; i++) {
         __u32 lane = to.lane[i];
@@ -272,7 +270,7 @@ int pk_tap_copy(struct __sk_buff *skb)
         struct pk_lane_record *record = bpf_map_lookup_elem(&pk_lanes, &lane);
         __u32 ifindex = record ? record->host_ifindex : 0;
         if (ifindex && bpf_clone_redirect(skb, ifindex, 0) == 0)
-            count_copy(to.group[i], lane, PK_OUTCOME_COPIED, size);
+            count_copy(to.group[i], lane, PK_OUTCOME_COPIED, copies_size(skb, &to));
     }
     return PK_TC_DROP;
 }
