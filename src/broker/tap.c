@@ -274,6 +274,7 @@ static int attach_setup(struct pk_broker *broker, uint32_t id, bool is_new, cons
         pk_memdup(broker->tenants[id], PK_CHANNELS * sizeof *broker->tenants[id]);
     if (plan == NULL || before == NULL)
         return pk_no_memory(err);
+    pk_tenants_set_tap((*setup)->tenants, id);
     r = name_counters(broker, id, (*setup)->tenants, err);
     if (r >= 0)
         r = put_on(broker, id, is_new, key, ifindex, *setup, plan, err);

@@ -238,6 +238,12 @@ int pk_tenants_new(const struct pk_broker_tenant *from, size_t count,
     return 0;
 }
 
+void pk_tenants_set_tap(struct pk_tenants *tenants, uint32_t tap)
+{
+    uint32_t id = sum(tenants->shape.id, &tap, sizeof tap);
+    tenants->shape.id = id != 0 ? id : 1;
+}
+
 /* ---- the same question in user space ---- */
 
 #include "packet/fragment_memory.h"

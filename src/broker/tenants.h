@@ -37,6 +37,9 @@ struct pk_tenants {
 int pk_tenants_new(const struct pk_broker_tenant *tenants, size_t count,
                    struct pk_tenants **ret_tenants, struct pk_error *err);
 void pk_tenants_free(struct pk_tenants *tenants);
+/* Once, before it is used: the list is this tap's. What fragments leave is then the tap's alone,
+ * for other taps may see the same addresses, of others. */
+void pk_tenants_set_tap(struct pk_tenants *tenants, uint32_t tap);
 PK_DEFINE_CLEANUP(struct pk_tenants, pk_tenants_free);
 /* The number of a tenant; "" and NULL = PK_TENANT_NONE; -1 = there is none of that name. */
 int pk_tenants_find(const struct pk_tenants *tenants, const char *name);

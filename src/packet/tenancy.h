@@ -21,7 +21,7 @@
 #define PK_BY_INSIDE (PK_BY_VNI | PK_BY_GRE_KEY | PK_BY_ERSPAN | PK_BY_PREFIX4 | PK_BY_PREFIX6)
 
 struct pk_tenants_shape {
-    __u32 id;         /* of this list of tenants */
+    __u32 id;         /* of this list of tenants, on this tap */
     __u32 kinds;      /* PK_BY_* that there are */
     __u32 everything; /* the first tenant that claims every packet, or PK_TENANT_NONE */
     __u32 inside;     /* the first one with a selector of PK_BY_INSIDE, or PK_TENANT_NONE */

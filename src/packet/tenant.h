@@ -73,6 +73,14 @@ PK_INLINE __u32 pk_tenant_of_whole(struct pk_tenants *tenants, const struct pk_t
     return least <= shape->inside ? least : pk_tenant_inside(tenants, shape, flow, least);
 }
 
+/* Each list of tenants has entries of its own. The entry says whose it is, since two of these
+ * scopes may be the same by chance. */
+PK_INLINE void pk_tenant_key(const struct pk_fragment_header *header, __u32 list,
+                             struct pk_fragment_key *ret_key)
+{
+    pk_fragment_key_for(header, PK_TENANT_USE, header->key.scope ^ (__u64)list << 32, ret_key);
+}
+
 PK_INLINE void pk_tenant_remember(struct pk_fragment_memory *memory,
                                   const struct pk_fragment_header *header,
                                   const struct pk_fragment_entry *entry)
@@ -80,7 +88,7 @@ PK_INLINE void pk_tenant_remember(struct pk_fragment_memory *memory,
     struct pk_fragment_key key;
     if (header->place != PK_FRAGMENT_FIRST || header->quoted)
         return;
-    pk_fragment_key_for(header, PK_TENANT_USE, header->key.scope, &key);
+    pk_tenant_key(header, entry->orphan, &key);
     pk_fragment_store(memory, &key, entry);
 }
 
@@ -102,7 +110,7 @@ PK_INLINE __u32 pk_tenant_of(struct pk_fragment_memory *memory, struct pk_tenant
         least = pk_tenant_inside(tenants, shape, flow, least);
     } else if (least > shape->inside) {
         struct pk_fragment_key key;
-        pk_fragment_key_for(last, PK_TENANT_USE, last->key.scope, &key);
+        pk_tenant_key(last, shape->id, &key);
         struct pk_fragment_entry *entry = pk_fragment_find(memory, &key);
         if (!entry || now - entry->time >= PK_FRAGMENT_NSEC || entry->orphan != shape->id)
             return PK_TENANT_UNKNOWN;
