@@ -56,7 +56,6 @@ static unsigned usable_cpus(unsigned *cpus)
     return count;
 }
 
-/* Something the machine must have for a tap. Faults carry the tap's position. */
 /* The taps' interfaces: the second of an inline tap, as the agent is told of it; else "". */
 static const char *second_interface(const json_t *options)
 {
@@ -82,6 +81,20 @@ static const json_t *find_interface(const json_t *interfaces, const char *name)
             return row;
     }
     return NULL;
+}
+
+/* Has a tap of the fleet it already? Then it may be away for now: the agent takes it when it is
+ * back, and the rest of the fleet can be changed meanwhile. */
+static bool is_own_tap(const json_t *plane, const char *fleet, const char *name)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(plane, "taps"), i, row)
+    {
+        if (strcmp(pk_json_string_or(row, "fleet", ""), fleet) == 0 && tap_has_interface(row, name))
+            return true;
+    }
+    return false;
 }
 
 static int no_interface(const json_t *interfaces, const char *what, const char *of,
@@ -186,7 +199,8 @@ static void check_interfaces(const struct pk_fleet_spec *spec, const json_t *inv
             if (names[n][0] == '\0')
                 continue;
             r = check_not_taken(plane, spec->name, "tap", tap->name, names[n], &err);
-            if (r >= 0 && find_interface(interfaces, names[n]) == NULL)
+            if (r >= 0 && find_interface(interfaces, names[n]) == NULL &&
+                !is_own_tap(plane, spec->name, names[n]))
                 r = no_interface(interfaces, "tap", tap->name, names[n], &err);
             if (r >= 0)
                 r = check_not_own(interfaces, "tap", tap->name, names[n],
@@ -605,7 +619,10 @@ static int preflight(struct pk_manager *manager, const struct pk_desired *desire
     if (r < 0)
         return r;
     PK_JSON inventory = NULL;
+    PK_JSON plane = NULL;
     r = pk_fleet_agent_call(manager, CALL_TIMEOUT_MS, "GET", NULL, &inventory, err, "/v1/node");
+    if (r >= 0)
+        r = pk_fleet_agent_call(manager, CALL_TIMEOUT_MS, "GET", NULL, &plane, err, "/v1/plane");
     if (r < 0)
         return r;
     for (size_t i = 0; i < desired->tap_count; i++) {
@@ -614,7 +631,8 @@ static int preflight(struct pk_manager *manager, const struct pk_desired *desire
         const char *const names[] = { pk_tap_has_interface(tap->kind) ? tap->interface : "",
                                       second_interface(tap->options) };
         for (size_t n = 0; n < PK_ARRAY_SIZE(names); n++) {
-            if (names[n][0] == '\0' || find_interface(interfaces, names[n]) != NULL)
+            if (names[n][0] == '\0' || find_interface(interfaces, names[n]) != NULL ||
+                is_own_tap(plane, desired->fleet, names[n]))
                 continue;
             pk_fail(err, PK_E_NOTFOUND, "tap %s: this machine has no interface %s", tap->name,
                     names[n]);

@@ -165,6 +165,13 @@ static int run_starts(struct pk_manager *manager, struct pk_fleet *fleet,
     return r;
 }
 
+/* Its interface is away, and nothing else of it is to be changed: the agent takes it when it is
+ * back, which must keep nobody from changing the rest of the fleet. */
+static bool waits_for_interface(const struct pk_step *step, int result)
+{
+    return result == PK_E_NOTFOUND && step->kind == PK_STEP_TAP && step->cause == PK_CAUSE_FAULT;
+}
+
 static int run_steps(struct pk_manager *manager, struct pk_fleet *fleet,
                      const struct pk_observed *observed, const struct pk_plan *plan, size_t first,
                      struct pk_error *err)
@@ -187,8 +194,10 @@ static int run_steps(struct pk_manager *manager, struct pk_fleet *fleet,
         int r = mark(manager, fleet, first + i, "running", NULL, err);
         if (r >= 0)
             r = execute(manager, fleet, observed, step, true, err);
-        if (r >= 0)
-            r = mark(manager, fleet, first + i, "done", NULL, err);
+        bool waits = waits_for_interface(step, r);
+        if (r >= 0 || waits)
+            r = mark(manager, fleet, first + i, "done",
+                     waits ? "waits until its interface is there" : NULL, err);
         if (r < 0)
             return fail_step(manager, fleet, step, first + i, err);
         i++;

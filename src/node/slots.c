@@ -264,10 +264,28 @@ static int no_lane(const char *key, struct pk_error *err)
     return pk_hint(err, "'picket status' lists the lanes");
 }
 
+/* Is there a lane that somebody did not take out, to take this one's flows? */
+static bool has_other_lane(const struct pk_agent *agent, const struct pk_lane *lane)
+{
+    for (size_t i = 0; i < agent->plane.lane_count; i++) {
+        const struct pk_lane *other = agent->plane.lanes[i];
+        if (other != lane && !other->drained && strcmp(other->group, lane->group) == 0 &&
+            strcmp(other->fleet, lane->fleet) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int turn_lane(struct pk_agent *agent, struct pk_lane *lane, bool on, struct pk_error *err)
 {
     if (lane->drained == on && (on || lane->lease == 0))
         return 0;
+    if (on && !has_other_lane(agent, lane)) {
+        (void)pk_fail(err, PK_E_CONFLICT, "lane %s: its group has no other lane to take its flows",
+                      lane->key);
+        return pk_hint(err, "add a lane to the group (lanes: in the fleet file), or bring another "
+                            "one back with 'picket lane restore'");
+    }
     bool before = lane->drained;
     lane->drained = on;
     int r = pk_node_plane_save(&agent->plane, agent->plane_path, err);

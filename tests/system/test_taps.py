@@ -15,6 +15,8 @@ import pytest
 
 from conftest import LIBC, Refused, in_netns, wait_until
 from lanes import MAC_A, MAC_B, Reader, Wire, checksum, flows, frame, ip4
+import whole as machine
+from whole import Whole, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root")
 TAP = "/v1/fleets/f/taps/t"
@@ -650,3 +652,34 @@ def test_a_fleet_whose_lanes_have_interfaces_of_their_own(served, wired_peer):
     remove = served.call("POST", "/v1/plans", {"fleet": "devices", "remove": True}, expect=200)
     assert served.finish(served.call("POST", f"/v1/plans/{remove['id']}/apply", {}, expect=202))["outcome"] == "applied"
     assert here(device)
+
+
+def test_a_fleet_can_be_changed_while_its_interface_is_away(suricata_image):
+    """What else the file says is done, and the tap is taken when its interface is back."""
+    def text(lanes, interface):
+        return machine.fleet_text("away", lanes).replace("replay: {mtu: 9216}", f"interface: {interface}")
+
+    def state(of):
+        return next(row["state"] for row in whole.status("away")[of])
+
+    whole = Whole()
+    wire = Wire("pw" + whole.tag()[2:])  # what carries the instance's own tag is no interface of the machine
+    try:
+        whole.up()
+        whole.apply(text(1, wire.far))
+        wait_for("the fleet to be converged", 60, lambda: whole.status("away")["state"] == "converged")
+        wire.unplug()
+        wait_for("the tap to be missing", 20, lambda: state("taps") == "missing")
+        refused = whole.run("plan", whole.write_fleet(text(1, "nothere0")), check=False)
+        assert refused.returncode == 3 and "no interface nothere0" in refused.stderr, refused.stderr
+        told = whole.apply(text(2, wire.far))
+        assert "waits until its interface is there" in told.stderr, told.stderr
+        wait_for("two lanes", 60, lambda: [lane["state"] for lane in whole.status("away")["groups"][0]["lanes"]] ==
+                 ["ready", "ready"])
+        assert state("taps") == "missing"
+        wire.plug()
+        wait_for("the fleet to be converged again", 60, lambda: whole.status("away")["state"] == "converged")
+        assert state("taps") == "up"
+    finally:
+        whole.down()
+        wire.unplug()

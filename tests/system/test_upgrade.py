@@ -132,6 +132,8 @@ def test_a_lane_is_taken_out_by_hand(whole):
     assert lane()["drain"]["state"] == "drained" and lane()["health"] == "healthy"
     assert "drained" in whole.run("status", "hand").stdout
     assert whole.status("hand")["state"] == "converged"  # as somebody wants it
+    refused = whole.run("lane", "drain", "hand/analysis/0", check=False)
+    assert refused.returncode != 0 and "no other lane to take its flows" in refused.stderr, refused.stderr
     whole.run("lane", "restore", "analysis/1", "--fleet", "hand")
     wait_for("its slots", 5, lambda: lane()["slots"] > 30000 and lane()["drain"] is None)
     for wrong, words in (("analysis", "is no lane"), ("analysis/7", "there is no lane"), ("other/analysis/0", "other")):
